@@ -1,0 +1,43 @@
+"""Clock: the time that counts.
+
+Hosts' clocks lie; expiry is decided by the broker's clock (Redis TIME). A `BrokerClock` keeps the difference between
+the two, measured by whoever has a connection in hand, and answers without a round trip.
+"""
+
+import time
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """Return the present in UTC, with a time zone."""
+    return datetime.now(UTC)
+
+
+def from_unix(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+class BrokerClock:
+    """The broker's time, extrapolated from the latest measurement by the monotonic clock.
+
+    Before the first measurement it gives the local time. Thread-safe: the one field is replaced as a whole.
+    """
+
+    def __init__(self) -> None:
+        self._measured: tuple[float, float] | None = None  # (broker's unix seconds, monotonic seconds)
+
+    def measure(self, broker_time: tuple[int, int]) -> None:
+        """Take in an answer of TIME: (unix seconds, microseconds)."""
+        seconds, microseconds = broker_time
+        self._measured = (seconds + microseconds / 1e6, time.monotonic())
+
+    def now(self) -> float:
+        """Return the broker's time in unix seconds."""
+        if self._measured is None:
+            return time.time()
+        at, since = self._measured
+        return at + time.monotonic() - since
+
+    def skew(self) -> float:
+        """Return how far the local clock is ahead of the broker's, in seconds."""
+        return time.time() - self.now()

@@ -1,0 +1,13 @@
+"""Contracts: the wire, declared once. What may be pushed, what comes back, what hosts and callers report."""
+
+from fleet.contracts.contract import (
+    AnyContract,
+    Contract,
+    Performer,
+    Reply,
+    Request,
+    Risk,
+    RunContext,
+)
+
+__all__ = ["AnyContract", "Contract", "Performer", "Reply", "Request", "Risk", "RunContext"]

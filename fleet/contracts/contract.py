@@ -1,0 +1,105 @@
+"""A contract: one declared kind of request that may be pushed to a host.
+
+Senders send by contract, hosts carry out by contract; both check the same models. Requests refuse unknown fields, so
+a misspelt argument is an error where it was written. Replies and reports ignore them, because old and new versions
+meet there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fleet import errors
+
+
+class Risk(StrEnum):
+    """What carrying out a contract can do to the host."""
+
+    #: looks, and changes nothing
+    READS = "reads"
+    #: changes something that can be changed back
+    CHANGES = "changes"
+    #: removes something for good
+    DESTROYS = "destroys"
+    #: runs a program of the caller's choice
+    EXECUTES = "executes"
+
+
+class Request(BaseModel):
+    """Arguments of a contract: frozen, unknown fields refused, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_max_length=65_536, allow_inf_nan=False)
+
+
+class Reply(BaseModel):
+    """What a host answers: frozen, unknown fields ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RunContext(Protocol):
+    """What the function that carries out a contract is told about its run."""
+
+    run_id: str
+    host: str
+    attempt: int
+    description: str
+    metadata: Mapping[str, Any]
+    submitted_by: str
+
+    @property
+    def docker(self) -> Any:
+        """A `docker.DockerClient` of this host, with time-outs set; raises `errors.EngineUnavailable`."""
+
+    def progress(self, step: str, percent: float | None = None) -> None:
+        """Tell watchers how far the run is; sent at most once a second, the latest wins."""
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+ReplyT = TypeVar("ReplyT", bound=Reply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract(Generic[RequestT, ReplyT]):
+    """A task name with what goes in, what comes out, what it may do, and whether it may be done twice.
+
+    `perform` is where a package's own function lies (`"package.module:function"`, called with the request and a
+    `RunContext`, returning the reply); it is imported on hosts only. Fleet's own contracts leave it empty: theirs lie
+    in `workers/`.
+    """
+
+    name: str
+    summary: str
+    request: type[RequestT]
+    reply: type[ReplyT]
+    risk: Risk
+    idempotent: bool
+    perform: str = ""
+
+    def parse(self, arguments: Mapping[str, Any]) -> RequestT:
+        """Check arguments and return the request.
+
+        Raises `errors.InvalidArguments` that names every wrong field and lists those the contract takes.
+        """
+        try:
+            return self.request.model_validate(arguments)
+        except ValidationError as exc:
+            fields = {".".join(str(part) for part in e["loc"]) or "arguments": e["msg"] for e in exc.errors()}
+            raise errors.InvalidArguments(self.name, fields, expected=self.signature()) from exc
+
+    def signature(self) -> str:
+        """Return the fields in one line: `container: str, timeout_seconds: int = 10`."""
+        parts = []
+        for name, field in self.request.model_fields.items():
+            annotation = field.annotation
+            kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+            parts.append(f"{name}: {kind}" + ("" if field.is_required() else f" = {field.default!r}"))
+        return ", ".join(parts) or "no arguments"
+
+
+#: A function that carries out a contract.
+Performer = Callable[[Any, RunContext], Reply]
+AnyContract = Contract[Any, Any]

@@ -1,0 +1,60 @@
+"""Contracts about the host itself."""
+
+from pydantic import Field
+
+from fleet.contracts.contract import Contract, Reply, Request, Risk
+
+
+class Ping(Request):
+    """Nothing, or a text that comes back."""
+
+    echo: str = Field("", max_length=1024, description="text that the host sends back")
+
+
+class Pong(Reply):
+    host: str
+    echo: str
+    #: the host's clock, unix seconds
+    time: float
+
+
+class FactsRequest(Request):
+    pass
+
+
+class Facts(Reply):
+    """What a host found out about itself. Facts, not labels: nothing is ever decided by them."""
+
+    hostname: str
+    #: where the host may be reached, as it believes itself
+    address: str
+    port: int
+    fleet_version: str
+    python_version: str
+    #: pretty name of the operating system, such as "Debian GNU/Linux 12 (bookworm)"
+    os: str
+    kernel: str
+    architecture: str
+    cpus: int
+    memory_bytes: int
+    #: version of the Docker Engine; None while it does not answer
+    docker_version: str | None = None
+
+
+PING = Contract(
+    name="fleet.host.ping",
+    summary="Answer, to show that the host consumes its queue.",
+    request=Ping,
+    reply=Pong,
+    risk=Risk.READS,
+    idempotent=True,
+)
+FACTS = Contract(
+    name="fleet.host.facts",
+    summary="Report versions, processors, memory and address of the host.",
+    request=FactsRequest,
+    reply=Facts,
+    risk=Risk.READS,
+    idempotent=True,
+)
+ALL = (PING, FACTS)

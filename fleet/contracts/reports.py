@@ -1,0 +1,82 @@
+"""Reports: what hosts and principals tell the control plane, one JSON object each, in their own append-only list.
+
+A host numbers its reports without gaps within an epoch (one worker session), so the control plane can prove that none
+is missing. A principal's only report is `run.queued`, keyed by the run.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Kind(StrEnum):
+    """Every kind of report. The word after the dot is a past participle: it has happened."""
+
+    #: a principal pushed a message; data is `Queued`
+    RUN_QUEUED = "run.queued"
+    #: the message is in the host's journal; data: {}
+    RUN_ACCEPTED = "run.accepted"
+    #: the run was claimed and begins; data: {}
+    RUN_STARTED = "run.started"
+    #: data: {"step": str, "percent": float | None}
+    RUN_PROGRESSED = "run.progressed"
+    #: data: {"reply": {...}, "duration_seconds": float}
+    RUN_SUCCEEDED = "run.succeeded"
+    #: data: {"kind": str, "message": str, "duration_seconds": float}
+    RUN_FAILED = "run.failed"
+    #: the host refused the message, it never ran; data: {"reason": str, "detail": str}
+    RUN_REJECTED = "run.rejected"
+    #: its time was over before it began; data: {"expired_at": float}
+    RUN_EXPIRED = "run.expired"
+    #: an item of the queue that is no task message; data: {"reason": str, "detail": str, "size": int}
+    MESSAGE_REFUSED = "message.refused"
+    #: a worker session began; data: {"facts": {...}, "version": str}
+    HOST_REGISTERED = "host.registered"
+    #: a worker session ended cleanly; data: {}
+    HOST_DEREGISTERED = "host.deregistered"
+    #: all containers of the host; data: {"containers": [Container, ...]}; replaces what was known
+    INVENTORY_SYNCED = "inventory.synced"
+    #: data: {"changed": [Container, ...], "removed": [docker id, ...]} since the last inventory report
+    INVENTORY_CHANGED = "inventory.changed"
+
+
+class Report(BaseModel):
+    """One report. Unknown fields are kept out of the way, not refused: senders of other versions report, too."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: int = 1
+    #: `names.host_sender` or `names.principal_sender`
+    sender: str
+    #: worker session of the host; 0 for a principal
+    epoch: int = Field(0, ge=0)
+    #: 1, 2, 3 … within the epoch; 0 for a principal
+    seq: int = Field(0, ge=0)
+    kind: Kind
+    run: str | None = None
+    attempt: int | None = None
+    #: unix seconds by the broker's clock as the sender knows it
+    at: float
+    data: dict[str, Any] = {}
+
+
+class Queued(BaseModel):
+    """Data of `run.queued`: the whole request, with the very message that lies in the host's queue."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str
+    task: str
+    arguments: dict[str, Any]
+    description: str = ""
+    metadata: dict[str, Any] = {}
+    submitted_by: str
+    #: unix seconds
+    submitted_at: float
+    #: unix seconds after which the host must not begin the run; None for no limit
+    not_after: float | None = None
+    #: the runs of one push share it; None for a single run
+    batch: str | None = None
+    #: the queue item, byte for byte (it is JSON, hence text)
+    message: str

@@ -1,0 +1,203 @@
+"""Errors: one tree, sorted by who must act; each keeps its data, and its text names the next step.
+
+    FleetError                        exit code
+    ├── UsageError                    2    the caller wrote something wrong
+    │   ├── InvalidValue                   a value that no host would take; names the field
+    │   ├── InvalidArguments               arguments that do not fit the contract; names each field
+    │   ├── UnknownTask                    no contract of that name
+    │   ├── SettingsInvalid                a setting, or a file of settings, is wrong
+    │   └── NotFound                       no such run, token or container record
+    ├── Refused                       4    somebody in charge said no
+    │   ├── TaskRejected                   the host refused a message; it never ran
+    │   ├── EnrollmentRefused              the control plane refused a token
+    │   └── CredentialUnusable             missing, unreadable, or open to others
+    ├── Unreachable                   5    something is not there at the moment
+    │   ├── HostNotConnected               no heartbeat: nothing was queued
+    │   │   └── HostNotEnrolled            no such host
+    │   ├── TaskExpired                    the run was still waiting when its time was over
+    │   ├── BrokerUnavailable, BrokerRefused
+    │   ├── DatabaseUnavailable
+    │   └── EngineUnavailable              the Docker Engine does not answer
+    ├── TaskFailed                    1    the run was carried out and failed
+    │   └── EngineRefused                  the Docker Engine answered with an error
+    ├── TimedOut                      124  the caller's own patience ended; the run goes on
+    └── LocalFault                    1    this machine: disk full, port in use, already running
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+
+class FleetError(Exception):
+    """Something went wrong in a way that Fleet can name.
+
+    `code` is the stable word for programs (JSON output, REST), `exit_code` what the CLI exits with.
+    """
+
+    code = "fleet_error"
+    exit_code = 1
+
+    def __init__(self, message: str, /, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+
+def did_you_mean(value: str, known: "list[str]") -> str:
+    """Return `did you mean 'web-01'?` for the nearest of the known words, or an empty string."""
+    near = get_close_matches(value, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+class UsageError(FleetError):
+    code = "usage"
+    exit_code = 2
+
+
+class InvalidValue(UsageError):
+    """One value is wrong. `field`, `value` and `problem` are kept for programs."""
+
+    code = "invalid_value"
+
+    def __init__(self, *, field: str, value: object, problem: str, remedy: str) -> None:
+        shown = repr(value)
+        if len(shown) > 80:
+            shown = f"{shown[:77]}..."
+        super().__init__(f"{field}: {shown} {problem}", remedy=remedy)
+        self.field = field
+        self.value = value
+        self.problem = problem
+
+
+class InvalidArguments(UsageError):
+    """Arguments that do not fit a contract. `fields` maps each wrong field to what is wrong with it."""
+
+    code = "invalid_arguments"
+
+    def __init__(self, task: str, fields: Mapping[str, str], *, expected: str) -> None:
+        listed = ", ".join(f"{field}: {problem}" for field, problem in fields.items())
+        super().__init__(f"{task}: {listed}", remedy=f"it takes {expected}")
+        self.task = task
+        self.fields = dict(fields)
+
+
+class UnknownTask(UsageError):
+    code = "unknown_task"
+
+    def __init__(self, task: str, known: "list[str]") -> None:
+        hint = did_you_mean(task, known) or f"known tasks: {', '.join(sorted(known))}"
+        super().__init__(f"no task named {task!r}", remedy=hint)
+        self.task = task
+
+
+class SettingsInvalid(UsageError):
+    code = "settings_invalid"
+
+
+class NotFound(UsageError):
+    code = "not_found"
+
+
+class Refused(FleetError):
+    code = "refused"
+    exit_code = 4
+
+
+class TaskRejected(Refused):
+    """The host refused the message before anything ran. `reason` is one of the catalogued words."""
+
+    code = "rejected"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"the host refused the task ({reason})" + (f": {detail}" if detail else ""))
+        self.reason = reason
+        self.detail = detail
+
+
+class EnrollmentRefused(Refused):
+    code = "enrollment_refused"
+
+
+class CredentialUnusable(Refused):
+    code = "credential_unusable"
+
+
+class Unreachable(FleetError):
+    code = "unreachable"
+    exit_code = 5
+
+
+class HostNotConnected(Unreachable):
+    """The host has no heartbeat. Nothing was queued."""
+
+    code = "host_not_connected"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"host_not_connected: host {host!r} is not connected; nothing was queued",
+            remedy="start its worker, or queue for it (`--offline queue`, .on(host, offline='queue'))",
+        )
+        self.host = host
+
+
+class HostNotEnrolled(HostNotConnected):
+    """No host of that name is enrolled. Nothing was queued."""
+
+    def __init__(self, host: str, known: "list[str]") -> None:
+        Unreachable.__init__(
+            self,
+            f"host_not_connected: no host named {host!r} is enrolled; nothing was queued",
+            remedy=did_you_mean(host, known) or "`fleet host list` shows those that are",
+        )
+        self.host = host
+
+
+class TaskExpired(Unreachable):
+    code = "expired"
+
+
+class BrokerUnavailable(Unreachable):
+    code = "broker_unavailable"
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The broker answers, but not to us: wrong or missing password, too old, wrong settings."""
+
+    code = "broker_refused"
+
+
+class DatabaseUnavailable(Unreachable):
+    code = "database_unavailable"
+
+
+class EngineUnavailable(Unreachable):
+    code = "engine_unavailable"
+
+
+class TaskFailed(FleetError):
+    """The run was carried out and failed. `kind` is the stable word for the cause."""
+
+    code = "failed"
+
+    def __init__(self, message: str, /, *, kind: str = "failed", remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.kind = kind
+
+
+class EngineRefused(TaskFailed):
+    """The Docker Engine answered with an error: no such container, a conflict, no space."""
+
+    def __init__(self, message: str, /, *, kind: str = "engine_error", remedy: str = "") -> None:
+        super().__init__(message, kind=kind, remedy=remedy)
+
+
+class TimedOut(FleetError):
+    code = "timed_out"
+    exit_code = 124
+
+
+class LocalFault(FleetError):
+    code = "local_fault"

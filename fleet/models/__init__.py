@@ -1,0 +1,20 @@
+"""Tables of the control plane's database, one noun each."""
+
+from fleet.models.audit import AuditEvent
+from fleet.models.container import ContainerRecord
+from fleet.models.enrollment import EnrollmentToken
+from fleet.models.host import Host, Membership
+from fleet.models.report import ReportCursor
+from fleet.models.run import Attempt, Run, RunState
+
+__all__ = [
+    "Attempt",
+    "AuditEvent",
+    "ContainerRecord",
+    "EnrollmentToken",
+    "Host",
+    "Membership",
+    "ReportCursor",
+    "Run",
+    "RunState",
+]

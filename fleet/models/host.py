@@ -1,0 +1,37 @@
+"""Hosts: what is known of each for good. Whether one is alive now is the registry's to say, see `fleet.presence`."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlmodel import Field, SQLModel
+
+from fleet.models.columns import Json, UtcDateTime
+
+
+class Membership(StrEnum):
+    """Whether a host belongs to the fleet."""
+
+    #: enrolled; its reports count and it may be pushed to
+    ACCEPTED = "accepted"
+    #: put out; its reports are not taken in
+    REVOKED = "revoked"
+
+
+class Host(SQLModel, table=True):
+    __tablename__ = "host"
+
+    id: str = Field(primary_key=True, max_length=63)
+    membership: str = Field(default=Membership.ACCEPTED, max_length=16)
+    #: by a token or an admin, never by the host itself
+    labels: dict[str, str] = Field(default_factory=dict, sa_type=Json)
+    #: the host's own words: `contracts.hosts.Facts` as JSON, empty before the first registration
+    facts: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    enrolled_at: datetime = Field(sa_type=UtcDateTime)
+    registered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: of the last heartbeat that the control plane saw
+    last_seen_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: set by a clean stop, cleared by the next registration
+    signed_off_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: newest complete inventory; None while none has come
+    inventory_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -1,0 +1,74 @@
+"""Runs: one request on one host, and each try at it. This is the ledger."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlmodel import Field, SQLModel
+
+from fleet.models.columns import Json, UtcDateTime
+
+
+class RunState(StrEnum):
+    """Where a run is. States only move forward; `MOVES` in `fleet.runs` has the legal moves."""
+
+    #: pushed; the host has not taken it yet
+    QUEUED = "queued"
+    #: in the host's journal
+    ACCEPTED = "accepted"
+    #: being carried out
+    RUNNING = "running"
+    #: carried out, with a reply
+    SUCCEEDED = "succeeded"
+    #: carried out, with an error
+    FAILED = "failed"
+    #: refused by the host; it never ran
+    REJECTED = "rejected"
+    #: its time was over before it began; it never ran
+    EXPIRED = "expired"
+
+
+class Run(SQLModel, table=True):
+    __tablename__ = "run"
+
+    #: `<host>:<uuid7>`
+    id: str = Field(primary_key=True, max_length=100)
+    host_id: str = Field(index=True, max_length=63)
+    task: str = Field(index=True)
+    arguments: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    state: str = Field(index=True, max_length=20)
+    description: str = ""
+    #: `metadata` of the push; the attribute has another name because SQLAlchemy keeps that one
+    meta: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    submitted_by: str = ""
+    submitted_at: datetime = Field(index=True, sa_type=UtcDateTime)
+    #: accepted by the host
+    assigned_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    not_after: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    batch: str | None = Field(default=None, index=True, max_length=36)
+    #: latest progress: {"step": …, "percent": …}
+    progress: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    #: the contract's reply; None unless succeeded
+    reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    #: {"kind": …, "message": …}; None unless failed, rejected or expired
+    error: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    #: the queue item as it was pushed, to send again; None once the host has accepted it
+    message: str | None = None
+
+
+class Attempt(SQLModel, table=True):
+    """One try at a run on its host."""
+
+    __tablename__ = "attempt"
+
+    run_id: str = Field(primary_key=True, foreign_key="run.id", max_length=100)
+    number: int = Field(primary_key=True)
+    state: str = Field(max_length=20)
+    #: worker session of the host
+    epoch: int = 0
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: by the host's monotonic clock
+    duration_seconds: float | None = None

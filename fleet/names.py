@@ -1,0 +1,181 @@
+"""Names: every Redis key, channel, queue and id that Fleet uses, built here and nowhere else.
+
+The schema.  `X` is a host id, `P` a principal's name, `T` the public id of an enrollment token.
+
+| key                          | type    | writer            | reader         | TTL         | holds |
+|------------------------------|---------|-------------------|----------------|-------------|-------|
+| `fleet:h:X:q`                | list    | principals        | host X         | none        | pushed messages; LPUSH at the head, taken from the tail |
+| `fleet:h:X:inbox:<epoch>`    | list    | host X            | host X         | none        | messages handed over (BLMOVE) and not yet in the journal |
+| `fleet:h:X:ctl`              | list    | control plane     | host X         | none        | messages to the worker itself; never waits behind work |
+| `fleet:h:X:dead`             | list    | host X            | control plane  | none        | items that could not be parsed or were refused, newest 1,000 |
+| `fleet:h:X:epoch`            | string  | host X            | host X         | none        | number of the newest worker session of the host |
+| `fleet:presence:X`           | string  | host X            | everybody      | 35 s        | the heartbeat; a missing key means "not connected" |
+| `fleet:inventory:X`          | string  | host X            | everybody      | 3 × 60 s    | containers of the host; a missing key means "unknown" |
+| `fleet:reports:X`            | list    | host X            | control plane  | none        | numbered reports of a host, oldest at the tail |
+| `fleet:reports:p:P`          | list    | principal P       | control plane  | none        | `run.queued` reports of a principal |
+| `fleet:reports:dirty`        | set     | hosts, principals | control plane  | none        | senders that have news: `X` or `p:P` |
+| `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts and their labels: `X` → JSON |
+| `fleet:enroll:requests`      | list    | joining hosts     | control plane  | none        | enrollment requests |
+| `fleet:enroll:reply:T`       | list    | control plane     | joining host   | 60 s        | the answer to the holder of token T |
+| `fleet:control:lease`        | string  | control plane     | control plane  | 10 s        | which control worker may write the ledger |
+| `celery-task-meta-X:<uuid>`  | string  | host X            | principals     | 1 day       | a run's result, in Celery's form |
+
+| channel                      | publisher      | subscriber   | carries |
+|------------------------------|----------------|--------------|---------|
+| `celery-task-meta-X:<uuid>`  | host X         | principals   | the same result, once |
+| `/h-X.celeryev/…`            | host X         | Flower       | Celery's events; a hint, never evidence |
+| `fleet:watch`                | control plane  | watchers     | every audit event after it is committed |
+
+Ids go into keys and into access rules with globs, hence the strict form of `HOST_ID`.
+"""
+
+import re
+import secrets
+import time
+import uuid
+
+from fleet import errors
+
+#: 1 to 63 of a-z, 0-9 and inner hyphens: one DNS label (RFC 1123), lower case.
+HOST_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+#: The same form for principals, so that their names can stand in keys, too.
+PRINCIPAL = HOST_ID
+
+HOSTS = "fleet:hosts"
+REPORTS_DIRTY = "fleet:reports:dirty"
+ENROLL_REQUESTS = "fleet:enroll:requests"
+CONTROL_LEASE = "fleet:control:lease"
+WATCH = "fleet:watch"
+#: Celery's prefix of result keys (`celery.backends.base.KeyValueStoreBackend.task_keyprefix`).
+RESULT_PREFIX = "celery-task-meta-"
+
+_QUEUE = re.compile(rf"fleet:h:(?P<host>{HOST_ID.pattern}):q")
+
+
+def host_id(value: str) -> str:
+    """Return `value` if it is a host id; raise `errors.InvalidValue` that says what one looks like."""
+    if not HOST_ID.fullmatch(value):
+        raise errors.InvalidValue(
+            field="host id",
+            value=value,
+            problem="is not a host id",
+            remedy="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+        )
+    return value
+
+
+def principal(value: str) -> str:
+    """Return `value` if it is a principal's name; raise `errors.InvalidValue` otherwise."""
+    if not PRINCIPAL.fullmatch(value):
+        raise errors.InvalidValue(
+            field="principal",
+            value=value,
+            problem="is not a principal's name",
+            remedy="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+        )
+    return value
+
+
+def derive_id(text: str) -> str:
+    """Make a host id or principal's name out of a host or login name: lower case, other characters become '-'.
+
+    Raises `errors.InvalidValue` where nothing usable is left.
+    """
+    return host_id(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-"))
+
+
+def queue(host: str) -> str:
+    return f"fleet:h:{host_id(host)}:q"
+
+
+def host_of_queue(name: str) -> str | None:
+    """Return the host whose queue `name` is, or None where it is no host's queue."""
+    match = _QUEUE.fullmatch(name)
+    return match["host"] if match else None
+
+
+def control(host: str) -> str:
+    return f"fleet:h:{host_id(host)}:ctl"
+
+
+def inbox(host: str, epoch: int) -> str:
+    return f"fleet:h:{host_id(host)}:inbox:{epoch}"
+
+
+def dead(host: str) -> str:
+    return f"fleet:h:{host_id(host)}:dead"
+
+
+def epoch(host: str) -> str:
+    return f"fleet:h:{host_id(host)}:epoch"
+
+
+def presence(host: str) -> str:
+    return f"fleet:presence:{host_id(host)}"
+
+
+def inventory(host: str) -> str:
+    return f"fleet:inventory:{host_id(host)}"
+
+
+def host_sender(host: str) -> str:
+    """Return the name under which a host reports."""
+    return host_id(host)
+
+
+def principal_sender(name: str) -> str:
+    """Return the name under which a principal reports; `:` keeps it apart from every host id."""
+    return f"p:{principal(name)}"
+
+
+def reports(sender: str) -> str:
+    """Return the report list of a sender (`host_sender` or `principal_sender`)."""
+    return f"fleet:reports:{sender}"
+
+
+def enroll_reply(token_id: str) -> str:
+    return f"fleet:enroll:reply:{token_id}"
+
+
+def result(run_id: str) -> str:
+    return f"{RESULT_PREFIX}{run_id}"
+
+
+def fanout_prefix(host: str) -> str:
+    """Return the prefix of the host's Celery event channels (kombu cuts it off at the first dot)."""
+    return f"/h-{host_id(host)}."
+
+
+#: The pattern by which Flower hears every host.
+FANOUT_PATTERN = "/h-*."
+
+
+def worker_node(host: str) -> str:
+    """Return the Celery node name of a host's worker, as Flower shows it."""
+    return f"{host_id(host)}@fleet"
+
+
+def new_run_id(host: str) -> str:
+    """Return a fresh run id: `<host>:<uuid7>`, so that a result key names its host and ids sort by time.
+
+    UUID version 7 after RFC 9562, 5.7: 48 bits of milliseconds, then 74 random bits.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62
+    return f"{host_id(host)}:{uuid.UUID(int=number | secrets.randbits(62))}"
+
+
+def host_of_run(run_id: str) -> str:
+    """Return the host that a run id names; raise `errors.InvalidValue` for anything that is no run id."""
+    host, separator, tail = run_id.partition(":")
+    try:
+        if not separator or str(uuid.UUID(tail)) != tail:
+            raise ValueError(tail)
+    except ValueError as exc:
+        raise errors.InvalidValue(
+            field="task id",
+            value=run_id,
+            problem="is not a task id",
+            remedy="a task id reads HOST:UUID, as `fleet task list` prints it",
+        ) from exc
+    return host_id(host)

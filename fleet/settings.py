@@ -1,0 +1,212 @@
+"""Settings: every knob of Fleet, typed, bounded and explained, from flags, environment and files.
+
+Order, first wins: flags (keyword arguments here), `FLEET_<NAME>` in the environment, `FLEET_<NAME>_FILE` (a file whose
+content is the value, for secrets), the settings file, what a running `fleet up` left in the state directory, defaults.
+The settings file is `-c FILE` or `FLEET_CONFIG`, else the first that exists of `./fleet.toml`, `/etc/fleet/fleet.toml`.
+This is the only module that reads the environment.
+"""
+
+import os
+import socket
+import tomllib
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_state_path
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from fleet import errors, names, redaction
+
+PREFIX = "FLEET_"
+#: Variables that are Fleet's but no settings.
+_NOT_SETTINGS = frozenset({"FLEET_CONFIG"})
+#: Settings whose value may come from a file named in `FLEET_<NAME>_FILE`.
+SECRETS = ("broker_url", "database_url", "token", "flower_password")
+#: Written by `fleet up` into its state directory, so that everything on the machine finds it.
+STATE_FILE = "fleet.toml"
+#: What a host advertises where nobody says otherwise (E4 of the feature table).
+DEFAULT_PORT = 8000
+
+
+class Settings(BaseSettings):
+    """All settings of one process; immutable."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    broker_url: SecretStr | None = Field(None, description="Redis or Valkey ≥ 7: redis://[:password@]host:port/0")
+    database_url: SecretStr | None = Field(
+        None, description="control plane's database: sqlite:///file or postgresql://user:password@host/name"
+    )
+    state_dir: Path = Field(
+        default_factory=lambda: user_state_path("fleet"), description="credentials, journals, embedded broker"
+    )
+    host_id: str | None = Field(None, description="name of this host; default: its hostname")
+    advertise_host: str | None = Field(None, description="address that the host registers with")
+    advertise_port: int | None = Field(None, ge=1, le=65535, description="port that the host registers with")
+    token: SecretStr | None = Field(None, description="enrollment token")
+    credential: Path | None = Field(None, description="credential file; default: in the state directory")
+    principal: str | None = Field(None, description="who pushes; default: the login name")
+    docker_url: str | None = Field(None, description="Docker Engine: unix:///path or tcp://…; default: DOCKER_HOST")
+    concurrency: int = Field(8, ge=1, le=256, description="tasks that a host runs at once")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    flower_address: str = Field("127.0.0.1", description="address that Flower listens on")
+    flower_port: int = Field(5555, ge=1, le=65535)
+    flower_user: str = "fleet"
+    flower_password: SecretStr | None = Field(None, description="default: made and kept in the state directory")
+    inventory_interval: timedelta = Field(
+        timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(hours=1), description="time between full syncs"
+    )
+
+    @field_validator("host_id", "principal")
+    @classmethod
+    def _check_id(cls, value: str | None) -> str | None:
+        if value is not None and not names.HOST_ID.fullmatch(value):
+            raise ValueError("use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("a broker URL begins with redis:// or rediss://")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("sqlite:", "postgresql:", "postgresql+")):
+            raise ValueError("a database URL begins with sqlite:///  or postgresql://")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings)
+
+    @cached_property
+    def resolved_host_id(self) -> str:
+        """The host's id: the setting, else the hostname's first label made into one."""
+        return self.host_id or names.derive_id(socket.gethostname().partition(".")[0])
+
+    @cached_property
+    def resolved_principal(self) -> str:
+        """Who pushes: the setting, else the login name made into one."""
+        if self.principal:
+            return self.principal
+        login = os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or os.environ.get("USER") or "root"
+        return names.derive_id(login)
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL: the setting, else an SQLite file in the state directory."""
+        if self.database_url:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.state_dir / 'fleet.db'}"
+
+    @property
+    def resolved_docker_url(self) -> str:
+        return self.docker_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+    def host_dir(self, host: str) -> Path:
+        """Return the directory of one host's credential and journal."""
+        return self.state_dir / "hosts" / names.host_id(host)
+
+    def credential_path(self, host: str) -> Path:
+        return self.credential or self.host_dir(host) / "credential.json"
+
+    def require_broker_url(self) -> str:
+        """Return the broker's URL; raise `errors.SettingsInvalid` where none is known."""
+        if self.broker_url is None:
+            raise errors.SettingsInvalid(
+                "no broker is known here",
+                remedy="start one with `fleet up`, or set FLEET_BROKER_URL=redis://:PASSWORD@HOST:PORT/0",
+            )
+        return self.broker_url.get_secret_value()
+
+
+def load(*, config: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings; flags that are None count as not given.
+
+    Raises `errors.SettingsInvalid` for a wrong value, an unknown name (with the nearest known one) or an unreadable file.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_unknown_variables()
+    merged = _read_secret_files()
+    chosen = config or (Path(os.environ["FLEET_CONFIG"]) if os.environ.get("FLEET_CONFIG") else None)
+    candidates = [chosen] if chosen else [Path("fleet.toml"), Path("/etc/fleet/fleet.toml")]
+    for path in candidates:
+        if chosen or path.is_file():
+            merged = {**_read_file(path), **merged}
+            break
+    state_dir = Path(
+        given.get("state_dir") or os.environ.get("FLEET_STATE_DIR") or merged.get("state_dir") or user_state_path("fleet")
+    )
+    if (state_dir / STATE_FILE).is_file() and "broker_url" not in given:
+        merged = {**_read_file(state_dir / STATE_FILE), **merged}
+    environment = {name for name in Settings.model_fields if os.environ.get(PREFIX + name.upper())}
+    fallbacks = {name: value for name, value in merged.items() if name not in environment and name not in given}
+    try:
+        return Settings(**fallbacks, **given)
+    except ValidationError as exc:
+        raise errors.SettingsInvalid(_explain(exc, given), remedy="`fleet --help` lists the settings") from exc
+
+
+def _explain(exc: ValidationError, given: dict[str, Any]) -> str:
+    parts = []
+    for error in exc.errors():
+        name = ".".join(str(part) for part in error["loc"])
+        origin = name if name in given else f"{PREFIX}{name.upper()}"
+        value = error.get("input")
+        shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if name in SECRETS:
+            shown = redaction.url(str(shown)) if name.endswith("_url") else "***"
+        message = error["msg"].removeprefix("Value error, ")
+        parts.append(f"{origin}: {shown!r}: {message}")
+    return "; ".join(parts)
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS} | _NOT_SETTINGS
+    for variable in os.environ:
+        if variable.startswith(PREFIX) and variable not in known:
+            hint = errors.did_you_mean(variable, sorted(known))
+            raise errors.SettingsInvalid(f"{variable}: no such setting", remedy=hint or f"unset {variable}")
+
+
+def _read_secret_files() -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in SECRETS:
+        variable = f"{PREFIX}{name.upper()}_FILE"
+        if path := os.environ.get(variable):
+            try:
+                values[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                raise errors.SettingsInvalid(
+                    f"{variable}: cannot read {path!r} ({exc})", remedy="give a readable file"
+                ) from exc
+    return values
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise errors.SettingsInvalid(f"settings file {path}: cannot be read ({exc})", remedy="mend or move it") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise errors.SettingsInvalid(f"settings file {path}: is not TOML ({exc})", remedy="mend or move it") from exc
+    for name in content:
+        if name not in Settings.model_fields:
+            hint = errors.did_you_mean(name, sorted(Settings.model_fields))
+            raise errors.SettingsInvalid(f"settings file {path}: unknown setting {name!r}", remedy=hint or "remove it")
+    return content
