@@ -1,0 +1,123 @@
+"""A Celery beat scheduler that runs its entries in place, in one thread, by the monotonic clock.
+
+Stock beat sends a message per due entry. A heartbeat sent through the host's own queue starves while the pool is full,
+and a broker outage blocks the sender; so here a due entry's task (a registered Celery task, found by its name) is
+called at once, in the beat's own thread. Entries must bound their own waits: they share that thread.
+
+An entry that raises is run again after its `retry` interval, and the failure is logged once until it works again.
+"""
+
+import heapq
+import itertools
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from celery.beat import ScheduleEntry, Scheduler, Service
+
+from fleet import logs
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a schedule table."""
+
+    name: str
+    #: name of a task that is registered with the app
+    task: str
+    interval: timedelta
+    #: every wait is drawn from interval × (1 ± jitter), so that many hosts do not tick together
+    jitter: float = 0.2
+    #: the wait after a failure, instead of the interval
+    retry: timedelta
+    #: the reason for the interval, for whoever reads the table
+    why: str
+
+    def wait_seconds(self) -> float:
+        """Draw the next wait."""
+        return self.interval.total_seconds() * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load
+
+
+class InPlaceScheduler(Scheduler):
+    """Runs the entries of a table in the thread that ticks; every entry is due at once at the start."""
+
+    def __init__(
+        self, app: Celery, *, entries: Sequence[Entry], stopping: threading.Event, lazy: bool = False, **_: Any
+    ) -> None:
+        self._entries = {entry.name: entry for entry in entries}
+        self._stopping = stopping
+        self._failing: set[str] = set()
+        self._order = itertools.count()  # ties in the heap are broken by age, never by comparing entries
+        self._due = [(0.0, next(self._order), entry) for entry in entries]
+        super().__init__(app, schedule={}, lazy=lazy)
+
+    def setup_schedule(self) -> None:
+        """Show the table as Celery's own entries, for whoever inspects the service."""
+        self.schedule = {
+            entry.name: ScheduleEntry(name=entry.name, task=entry.task, schedule=entry.interval, app=self.app)
+            for entry in self._entries.values()
+        }
+
+    def tick(self, **_: Any) -> float:
+        """Wait until the next entry is due, or the service is to stop, and run it. Returns 0: nothing left to sleep."""
+        due_at, _order, entry = self._due[0]
+        if self._stopping.wait(max(0.0, due_at - time.monotonic())):
+            return 0
+        wait = entry.wait_seconds() if self.run(entry) else entry.retry.total_seconds()
+        heapq.heapreplace(self._due, (time.monotonic() + wait, next(self._order), entry))
+        return 0
+
+    def run(self, entry: Entry) -> bool:
+        """Run one entry now; return whether it worked."""
+        try:
+            self.app.tasks[entry.task]()
+        except Exception as exc:  # noqa: BLE001 - whatever an entry raises must not stop the others
+            if entry.name not in self._failing:
+                self._failing.add(entry.name)
+                log.warning("beat.failed", entry=entry.name, error=str(exc), retry_seconds=entry.retry.total_seconds())
+            return False
+        if entry.name in self._failing:
+            self._failing.discard(entry.name)
+            log.info("beat.recovered", entry=entry.name)
+        return True
+
+
+class BeatThread:
+    """A beat service with an in-place scheduler, in a thread of its own."""
+
+    def __init__(self, app: Celery, entries: Sequence[Entry], *, name: str) -> None:
+        missing = [entry.task for entry in entries if entry.task not in app.tasks]
+        if missing:
+            raise LookupError(f"beat entries without a registered task: {', '.join(missing)}")
+        self.stopped = threading.Event()
+        self._stopping = threading.Event()
+        self._service = Service(
+            app,
+            scheduler_cls=partial(InPlaceScheduler, entries=entries, stopping=self._stopping),
+            remote_control=False,
+        )
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
+        """Let the entry in hand end and stop; harmless when called twice or before the start."""
+        self._service.stop()
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout.total_seconds())
+
+    def _run(self) -> None:
+        try:
+            self._service.start()
+        finally:
+            self.stopped.set()

@@ -1,0 +1,60 @@
+"""The backend through which callers read results.
+
+Hosts write results through their outbox, in Celery's form and under Celery's key, so `AsyncResult.get()` and groups work
+as ever. Stock Celery rebuilds a failed task's exception from the class that the result names; whoever can write a
+result could make the caller raise anything, `SystemExit` included. Here a failure is data, and becomes one of Fleet's
+own errors.
+"""
+
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+
+from fleet import errors
+
+#: How long a result can be fetched, in seconds.
+RESULT_TTL_SECONDS = 24 * 3600
+
+
+def success_meta(run_id: str, reply: dict[str, Any], *, date_done: str) -> dict[str, Any]:
+    """Return a result in Celery's form (`celery.backends.base.Backend._get_result_meta`)."""
+    return _meta(run_id, status="SUCCESS", result=reply, date_done=date_done)
+
+
+def failure_meta(run_id: str, *, state: str, kind: str, message: str, date_done: str) -> dict[str, Any]:
+    """Return the result of a run that ended as `failed`, `rejected` or `expired`."""
+    error = {"state": state, "kind": kind, "message": message}
+    return _meta(run_id, status="FAILURE", result=error, date_done=date_done)
+
+
+def _meta(run_id: str, *, status: str, result: dict[str, Any], date_done: str) -> dict[str, Any]:
+    return {
+        "status": status,
+        "result": result,
+        "traceback": None,
+        "children": [],
+        "date_done": date_done,
+        "task_id": run_id,
+    }
+
+
+def error_from(data: object) -> errors.FleetError:
+    """Turn the `result` of a failure into the error that `.get()` raises; never fails itself."""
+    fields = data if isinstance(data, dict) else {}
+    kind, message = str(fields.get("kind", "unreadable")), str(fields.get("message", "the result cannot be read"))
+    match fields.get("state"):
+        case "rejected":
+            return errors.TaskRejected(kind, message)
+        case "expired":
+            return errors.TaskExpired(message)
+        case _:
+            return errors.TaskFailed(message, kind=kind)
+
+
+class Backend(RedisBackend):
+    """Celery's Redis backend, reading failures as data."""
+
+    def exception_to_python(self, exc: object) -> BaseException | None:
+        if isinstance(exc, BaseException):
+            return exc
+        return error_from(exc)

@@ -1,0 +1,231 @@
+"""The client: pushes to one host, several, those with certain labels, or all, and waits for what comes of it.
+
+    fleet = Fleet()
+    batch = fleet.push("fleet.containers.restart", selector={"env": "prod"}, arguments={"container": "web"})
+    for outcome in batch.wait(timeout=60):
+        print(outcome.host, outcome.state)
+
+It needs the broker only, never the database. Who is enrolled, and with which labels, it reads from the registry that
+the control plane keeps in the broker.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+import celery.exceptions
+from celery.result import ResultSet
+
+from fleet import errors, names
+from fleet import settings as settings_module
+from fleet.broker.connection import connect, translated
+from fleet.contracts import AnyContract, registry
+from fleet.dispatch import Dispatcher, RunResult
+from fleet.settings import Settings
+
+OfflinePolicy = Literal["fail", "skip", "queue"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One host that a push is meant for, as the registry knows it."""
+
+    host: str
+    labels: Mapping[str, str]
+    connected: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended."""
+
+    run_id: str
+    host: str
+    #: succeeded, failed, rejected or expired
+    state: str
+    #: the reply's fields; None unless succeeded
+    reply: dict[str, Any] | None = None
+    #: the error that `.get()` would raise; None if succeeded
+    error: errors.FleetError | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The runs of one push."""
+
+    task: str
+    results: tuple[RunResult, ...]
+    #: hosts left out because they are not connected (`offline="skip"`)
+    skipped: tuple[str, ...] = ()
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(result.id for result in self.results)
+
+    def wait(self, *, timeout: float | None = None) -> Iterator[Outcome]:
+        """Yield each run's outcome as it comes.
+
+        Raises `errors.TimedOut` after `timeout` seconds; the runs themselves go on.
+        """
+        if not self.results:
+            return
+        waiting = set(self.run_ids)
+        try:
+            for run_id, meta in ResultSet(self.results, app=self.results[0].app).iter_native(timeout=timeout):
+                waiting.discard(run_id)
+                yield _outcome(run_id, meta)
+        except celery.exceptions.TimeoutError as exc:
+            hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
+            raise errors.TimedOut(
+                f"no result within {timeout:g} s from {hosts}", remedy="the task goes on; see `fleet task show`"
+            ) from exc
+
+
+def _outcome(run_id: str, meta: Mapping[str, Any]) -> Outcome:
+    host = names.host_of_run(run_id)
+    result = meta["result"]
+    if meta["status"] == "SUCCESS":
+        return Outcome(run_id, host, "succeeded", reply=result)
+    error = result if isinstance(result, errors.FleetError) else errors.TaskFailed(str(result))
+    state = {errors.TaskRejected: "rejected", errors.TaskExpired: "expired"}.get(type(error), "failed")
+    return Outcome(run_id, host, state, error=error)
+
+
+class Fleet:
+    """A connection to one fleet for one principal. Thread-safe; close it, or use it as a context manager."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Read the settings where none are given; raises `errors.SettingsInvalid` where no broker is known."""
+        self.settings = settings or settings_module.load()
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.settings)
+
+    def __enter__(self) -> "Fleet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if "dispatcher" in self.__dict__:
+            self.dispatcher.close()
+
+    def targets(
+        self,
+        *,
+        on: str | Sequence[str] | None = None,
+        selector: Mapping[str, str] | None = None,
+        all_hosts: bool = False,
+    ) -> list[Target]:
+        """Return the hosts that a push with these words would be meant for, in order of their ids.
+
+        Exactly one of `on` (host ids), `selector` (all these labels) and `all_hosts` is given, and it may not be
+        empty. Raises `errors.UsageError`, `errors.HostNotEnrolled`, `errors.BrokerUnavailable`.
+        """
+        if sum((on is not None, selector is not None, all_hosts)) != 1:
+            raise errors.UsageError("name hosts, or labels, or all hosts: exactly one of the three")
+        enrolled = self._enrolled()
+        if on is not None:
+            wanted = [on] if isinstance(on, str) else list(dict.fromkeys(on))
+            for host in wanted:
+                names.host_id(host)
+                if host not in enrolled:
+                    raise errors.HostNotEnrolled(host, list(enrolled))
+        elif selector is not None:
+            if not selector:
+                raise errors.UsageError("an empty selector", remedy="use --all (all_hosts=True) to mean every host")
+            wanted = [h for h, labels in enrolled.items() if selector.items() <= labels.items()]
+        else:
+            wanted = list(enrolled)
+        if not wanted:
+            said = "no host is enrolled" if not selector else f"no host has the labels {_spell(selector)}"
+            raise errors.Unreachable(said, remedy="`fleet host list` shows hosts and labels; nothing was pushed")
+        wanted.sort()
+        with translated(self.dispatcher.broker_url):
+            beats = self.dispatcher.redis.mget([names.presence(host) for host in wanted])
+        return [Target(h, enrolled[h], beat is not None) for h, beat in zip(wanted, beats, strict=True)]
+
+    def push(
+        self,
+        task: str | AnyContract,
+        *,
+        on: str | Sequence[str] | None = None,
+        selector: Mapping[str, str] | None = None,
+        all_hosts: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        offline: OfflinePolicy = "fail",
+        expires: float | timedelta | datetime | None = None,
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Batch:
+        """Push a task to hosts; see `targets` for naming them.
+
+        `offline` says what to do about a host that is not connected: with "fail" nothing is pushed to any host and
+        `errors.HostNotConnected` is raised, "skip" leaves it out, "queue" queues for it (for a day unless `expires`
+        says otherwise). Arguments are checked before anything is sent (`errors.InvalidArguments`).
+        """
+        contract = registry.get(task) if isinstance(task, str) else task
+        contract.parse(arguments or {})
+        targets = self.targets(on=on, selector=selector, all_hosts=all_hosts)
+        absent = [target.host for target in targets if not target.connected]
+        if absent and offline == "fail":
+            raise errors.HostNotConnected(absent[0])
+        skipped = tuple(absent) if offline == "skip" else ()
+        batch_id = str(uuid.uuid4())
+        task_handle = self.dispatcher.task(contract.name)
+        results = tuple(
+            task_handle.apply_async(
+                kwargs=arguments,
+                host=target.host,
+                expires=expires,
+                description=description,
+                metadata=metadata,
+                batch=batch_id,
+                offline="queue" if offline == "queue" else "fail",
+            )
+            for target in targets
+            if target.host not in skipped
+        )
+        return Batch(contract.name, results, skipped, batch_id)
+
+    @contextmanager
+    def watch(self) -> Iterator["Watch"]:
+        """Listen to what the control plane records from now on."""
+        client = connect(self.dispatcher.broker_url, name="watch", retries=1)
+        try:
+            with translated(self.dispatcher.broker_url), client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                pubsub.subscribe(names.WATCH)
+                pubsub.get_message(ignore_subscribe_messages=False, timeout=5)  # the subscription stands
+                yield Watch(pubsub)
+        finally:
+            client.close()
+
+    def _enrolled(self) -> dict[str, dict[str, str]]:
+        """Return accepted hosts and their labels."""
+        with translated(self.dispatcher.broker_url):
+            records = self.dispatcher.redis.hgetall(names.HOSTS)
+        return {host: json.loads(record)["labels"] for host, record in records.items()}
+
+
+class Watch:
+    """A subscription to the audit events that the control plane publishes as it records them."""
+
+    def __init__(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+
+    def events(self, *, timeout: float) -> Iterator[dict[str, Any]]:
+        """Yield events (see `fleet.audit`) until none has come for `timeout` seconds."""
+        while message := self._pubsub.get_message(timeout=timeout):
+            yield json.loads(message["data"])
+
+
+def _spell(selector: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in selector.items())

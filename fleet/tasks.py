@@ -1,0 +1,105 @@
+"""Tasks, as programs push them.
+
+    from fleet.tasks import restart_container
+
+    restart_container.on("edge-7").delay(container="web").get(timeout=30)      # {"container": {...}}
+    restart_container.on("edge-7").apply_async(kwargs={"container": "web"}, expires=900)
+    group(list_containers.on(host).s() for host in ("edge-1", "edge-2"))().get()  # Celery canvas
+
+Names of hosts and arguments are checked here; errors are Fleet's (`fleet.errors`). The broker is found as the CLI finds
+it, see `fleet.settings`; nothing is read or connected before the first push.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fleet import names
+from fleet.contracts import AnyContract, containers, hosts, registry
+
+if TYPE_CHECKING:
+    from fleet.dispatch import Offline, RunResult, RunSignature
+
+__all__ = [
+    "Pushable",
+    "host_facts",
+    "inspect_container",
+    "list_containers",
+    "ping_host",
+    "restart_container",
+    "start_container",
+    "stop_container",
+    "task",
+]
+
+
+@cache
+def _fleet() -> Any:
+    from fleet.client import Fleet
+
+    return Fleet()
+
+
+class Pushable:
+    """A contract that can be pushed to a host."""
+
+    def __init__(self, contract: AnyContract) -> None:
+        self.contract = contract
+        self.__doc__ = f"{contract.summary} Takes {contract.signature()}."
+
+    def on(self, host: str, *, offline: "Offline" = "fail") -> "OnHost":
+        """Name the host; raises `errors.InvalidValue` for what cannot be one.
+
+        A host that is not connected is an error at the push, unless `offline="queue"` queues for it.
+        """
+        return OnHost(self.contract, names.host_id(host), offline)
+
+    def __repr__(self) -> str:
+        return f"<task {self.contract.name}({self.contract.signature()})>"
+
+
+class OnHost:
+    """A contract and the host it is meant for; it has the methods of a Celery task that push."""
+
+    def __init__(self, contract: AnyContract, host: str, offline: "Offline") -> None:
+        self._contract = contract
+        self._options = {"host": host, "offline": offline}
+
+    def delay(self, *args: Any, **arguments: Any) -> "RunResult":
+        """Push with these arguments and return the result to come."""
+        return self.apply_async(args, arguments)
+
+    def apply_async(self, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> "RunResult":
+        """Push with options: expires, description, metadata, task_id; see `fleet.dispatch.ContractTask.apply_async`."""
+        task: Any = _fleet().dispatcher.task(self._contract.name)
+        result: RunResult = task.apply_async(args, kwargs, **{**self._options, **options})
+        return result
+
+    def signature(self, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> "RunSignature":
+        """Return a Celery signature, for groups. Arguments are checked now."""
+        from fleet.dispatch import RunSignature
+
+        task = _fleet().dispatcher.task(self._contract.name)
+        arguments = dict(kwargs or {})
+        self._contract.parse(arguments)
+        return RunSignature(task, args=args, kwargs=arguments, app=task.app, options={**self._options, **options})
+
+    def s(self, *args: Any, **arguments: Any) -> "RunSignature":
+        """Return a Celery signature with these arguments."""
+        return self.signature(args, arguments)
+
+    si = s  # every signature of a contract is immutable in effect: results are never fed into arguments
+
+
+def task(name: str) -> Pushable:
+    """Return the task of that name, a package's own among them; raises `errors.UnknownTask`."""
+    return Pushable(registry.get(name))
+
+
+ping_host = Pushable(hosts.PING)
+host_facts = Pushable(hosts.FACTS)
+list_containers = Pushable(containers.LIST)
+inspect_container = Pushable(containers.INSPECT)
+start_container = Pushable(containers.START)
+stop_container = Pushable(containers.STOP)
+restart_container = Pushable(containers.RESTART)

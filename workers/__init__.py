@@ -1,0 +1,1 @@
+"""What works: the host worker, which consumes its queue, and the control worker, which consumes reports."""
