@@ -75,8 +75,6 @@ def _quieten_celery() -> None:
     signals.setup_logging.connect(_keep_logging, weak=False)
     # A worker that drives the Docker Engine is as good as root; README says so.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Running tasks are kept through a connection loss on purpose; the journal makes that safe.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     # Fleet's own `broker.lost` and `broker.regained` say it once an outage.
     logging.getLogger("celery.worker.consumer.consumer").setLevel(logging.ERROR)
 
@@ -167,6 +165,9 @@ class HostWorker:
         return int(self._worker.exitcode or 0)
 
     def _on_ready(self, **_: Any) -> None:
+        # Running tasks are kept through a connection loss on purpose; the journal makes that safe. Celery switches this
+        # warning on when it sets up its logging, so it is switched off only now.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         # Celery would start the program anew at a hang-up; a supervisor's hang-up means stop.
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         self._outbox.report(
