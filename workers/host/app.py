@@ -1,7 +1,7 @@
 """The host worker's process: what it is made of, in which order it starts, and in which it stops.
 
-    store ─ outbox ─ journal ─ guard ─▶ consumer (Celery) ─▶ pool ─▶ pipeline
-    threads beside it: sender (reports), control list, inventory watch, beat (heartbeat)
+store ─ outbox ─ journal ─ guard ─▶ consumer (Celery) ─▶ pool ─▶ pipeline
+threads beside it: sender (reports), control list, inventory watch, beat (heartbeat)
 """
 
 import fcntl
@@ -131,10 +131,8 @@ class HostWorker:
             host=host, tasks=offered, journal=journal, outbox=self._outbox, clock=broker_clock, client=self._link
         )
         self._app = _celery(host, broker_url, number, guard, self._link)
-        self._app.task(name=schedule.HEARTBEAT_TASK, ignore_result=True)(heartbeat.write)
-        pipeline.register(
-            self._app, pipeline.Pipeline(host=host, journal=journal, performers=offered, engine=engine)
-        )
+        self._app.task(name=schedule.HEARTBEAT_TASK, ignore_result=True, shared=False)(heartbeat.write)
+        pipeline.register(self._app, pipeline.Pipeline(host=host, journal=journal, performers=offered, engine=engine))
         self._app.steps["consumer"].add(PulseStep)
         self._beat = BeatThread(self._app, schedule.ENTRIES, name="beat")
         self._worker = self._app.Worker(

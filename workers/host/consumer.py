@@ -23,9 +23,7 @@ _RECONNECT = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 class HostConsumer(Consumer):
     """Consumes the host's queue: guard, journal, inbox, then Celery's own strategy and pool."""
 
-    def __init__(
-        self, *args: Any, guard: Guard, pulse: Pulse, on_connected: Callable[[], None], **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, guard: Guard, pulse: Pulse, on_connected: Callable[[], None], **kwargs: Any) -> None:
         self._guard = guard
         self._pulse = pulse
         self._on_connected = on_connected

@@ -153,7 +153,9 @@ class Journal:
                 (self._clock.now(), kind, claim.run_id, claim.attempt),
             ).rowcount
             if finished:
-                self._outbox.add(transaction, kind, run_id=claim.run_id, attempt=claim.attempt, data=data, result=result)
+                self._outbox.add(
+                    transaction, kind, run_id=claim.run_id, attempt=claim.attempt, data=data, result=result
+                )
         self._outbox.news.set()
 
     @staticmethod

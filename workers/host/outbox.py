@@ -82,7 +82,8 @@ class Outbox:
         """Return the oldest reports that have not been handed to the broker."""
         with self._store.transaction() as transaction:
             rows = transaction.execute(
-                "SELECT epoch, seq, report, run_id, result FROM outbox WHERE sent = 0 ORDER BY epoch, seq LIMIT ?", (limit,)
+                "SELECT epoch, seq, report, run_id, result FROM outbox WHERE sent = 0 ORDER BY epoch, seq LIMIT ?",
+                (limit,),
             ).fetchall()
         return [Outgoing(*row) for row in rows]
 

@@ -63,9 +63,7 @@ class Run:
 class Pipeline:
     """Carries out claimed runs with the performers of this host."""
 
-    def __init__(
-        self, *, host: str, journal: Journal, performers: Mapping[str, Performer], engine: HasDocker
-    ) -> None:
+    def __init__(self, *, host: str, journal: Journal, performers: Mapping[str, Performer], engine: HasDocker) -> None:
         self._host = host
         self._journal = journal
         self._performers = performers
@@ -125,9 +123,7 @@ def _dump(reply: Reply) -> dict[str, Any]:
     data: dict[str, Any] = reply.model_dump(mode="json")
     size = len(json.dumps(data))
     if size > MAX_REPLY_BYTES:
-        raise errors.TaskFailed(
-            f"the reply is {size:,} bytes; {MAX_REPLY_BYTES:,} are allowed", kind="reply_too_large"
-        )
+        raise errors.TaskFailed(f"the reply is {size:,} bytes; {MAX_REPLY_BYTES:,} are allowed", kind="reply_too_large")
     return data
 
 

@@ -50,7 +50,9 @@ class Sender:
                     self.send(reports)
             except redis.RedisError as exc:
                 if not failing:
-                    log.warning("outbox.delayed", error=str(exc), next="reports wait on disk and are sent when it is back")
+                    log.warning(
+                        "outbox.delayed", error=str(exc), next="reports wait on disk and are sent when it is back"
+                    )
                 failing = True
                 self._outbox.news.set()
                 self._stopping.wait(wait.total_seconds())

@@ -89,7 +89,9 @@ class Store:
             raise self._refusal(f"belongs to host {owner!r}")
 
     def _refusal(self, problem: str) -> errors.LocalFault:
-        return errors.LocalFault(f"journal {self.path}: {problem}", remedy="move it away, or set another state directory")
+        return errors.LocalFault(
+            f"journal {self.path}: {problem}", remedy="move it away, or set another state directory"
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -104,7 +104,6 @@ class Channel(kombu_redis.Channel):
         self.qos.append(message, message.delivery_tag)
         self._callback(message)
 
-
     def close(self) -> None:
         """Close without waiting for the BLMOVE in flight: what it may have moved is found in the inbox next time."""
         if self._in_poll:
