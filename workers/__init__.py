@@ -1,0 +1,1 @@
+"""Workers: what consumes queues. `host` runs on each Docker host, `control` is the trusted side."""
