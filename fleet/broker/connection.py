@@ -89,6 +89,7 @@ def check(client: "redis.Redis[Any]", url: str) -> str:
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
         raise errors.BrokerRefused(
-            f"the broker at {redaction.url(url)} is version {version}", remedy="Fleet needs Redis or Valkey 7.0 or newer"
+            f"the broker at {redaction.url(url)} is version {version}",
+            remedy="Fleet needs Redis or Valkey 7.0 or newer",
         )
     return version
