@@ -55,12 +55,12 @@ def translated(url: str) -> Iterator[None]:
     where = redaction.url(url)
     try:
         yield
-    except redis.AuthenticationError as exc:
+    except redis.exceptions.AuthenticationError as exc:
         raise errors.BrokerRefused(
             f"the broker at {where} wants another password ({exc})",
             remedy="put the right one into FLEET_BROKER_URL: redis://:PASSWORD@HOST:PORT/0",
         ) from exc
-    except redis.NoPermissionError as exc:
+    except redis.exceptions.NoPermissionError as exc:
         raise errors.BrokerRefused(
             f"the broker at {where} does not let us do that ({exc})", remedy="check the broker user's permissions"
         ) from exc

@@ -5,10 +5,12 @@
 """
 
 import fcntl
+import logging
 import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +21,7 @@ from typing import Any
 import kombu
 import redis
 from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from beat import host as schedule
 from beat.scheduler import BeatThread
@@ -57,6 +60,7 @@ def main(settings: Settings, *, host: str, credential: Credential) -> int:
     Raises `errors.LocalFault` where another worker of this host runs on the same state directory, or its journal is
     unusable, and `errors.BrokerRefused` where the broker does not take the credential.
     """
+    _quieten_celery()
     broker_url = credential.broker_url.get_secret_value()
     with _only_worker(settings.host_dir(host) / "worker.lock", host):
         store = Store(settings.host_dir(host) / "journal.db", host=host)
@@ -64,6 +68,19 @@ def main(settings: Settings, *, host: str, credential: Credential) -> int:
             return HostWorker(settings, host=host, broker_url=broker_url, store=store).run()
         finally:
             store.close()
+
+
+def _quieten_celery() -> None:
+    """Leave logging to `fleet.logs`, and drop what Celery says that is so by design."""
+    signals.setup_logging.connect(_keep_logging, weak=False)
+    # A worker that drives the Docker Engine is as good as root; README says so.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Fleet's own `broker.lost` and `broker.regained` say it once an outage.
+    logging.getLogger("celery.worker.consumer.consumer").setLevel(logging.ERROR)
+
+
+def _keep_logging(**_: Any) -> None:
+    """Be a receiver of `setup_logging`: Celery configures logging itself only where there is none."""
 
 
 class HostWorker:
@@ -113,7 +130,7 @@ class HostWorker:
         guard = Guard(
             host=host, tasks=offered, journal=journal, outbox=self._outbox, clock=broker_clock, client=self._link
         )
-        self._app = _celery(host, broker_url, number, guard)
+        self._app = _celery(host, broker_url, number, guard, self._link)
         self._app.task(name=schedule.HEARTBEAT_TASK, ignore_result=True)(heartbeat.write)
         pipeline.register(
             self._app, pipeline.Pipeline(host=host, journal=journal, performers=offered, engine=engine)
@@ -124,7 +141,9 @@ class HostWorker:
             hostname=names.worker_node(host),
             pool="threads",
             concurrency=settings.concurrency,
-            consumer_cls=partial(HostConsumer, guard=guard, pulse=pulse),
+            consumer_cls=partial(
+                HostConsumer, guard=guard, pulse=pulse, on_connected=lambda: self._beat.hurry("heartbeat")
+            ),
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=False,
@@ -146,6 +165,9 @@ class HostWorker:
         return int(self._worker.exitcode or 0)
 
     def _on_ready(self, **_: Any) -> None:
+        # Running tasks are kept through a connection loss on purpose; the journal makes that safe. Celery switches this
+        # warning on when it sets up its logging, so it is switched off only now.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         # Celery would start the program anew at a hang-up; a supervisor's hang-up means stop.
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         self._outbox.report(
@@ -183,7 +205,7 @@ class HostWorker:
                 time.sleep(0.5)  # nothing runs yet that an event could come from; a signal ends the process
 
 
-def _celery(host: str, broker_url: str, number: int, guard: Guard) -> Celery:
+def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.Redis[Any]") -> Celery:
     former = tuple(names.inbox(host, old) for old in range(number - 1, max(0, number - 1 - _FORMER_INBOXES), -1))
     queue = kombu.Queue(names.queue(host), kombu.Exchange(""), names.queue(host), no_declare=True)
     return broker_app.make(
@@ -197,6 +219,7 @@ def _celery(host: str, broker_url: str, number: int, guard: Guard) -> Celery:
             "inbox": names.inbox(host, number),
             "former_inboxes": former,
             "on_malformed": guard.malformed,
+            "link": link,
         },
         result_backend="disabled://",  # the outbox writes results
         task_queues=(queue,),

@@ -1,6 +1,7 @@
 """The consumer: Celery's, with the guard before it and the journal's word as the acknowledgement."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -22,9 +23,12 @@ _RECONNECT = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 class HostConsumer(Consumer):
     """Consumes the host's queue: guard, journal, inbox, then Celery's own strategy and pool."""
 
-    def __init__(self, *args: Any, guard: Guard, pulse: Pulse, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, guard: Guard, pulse: Pulse, on_connected: Callable[[], None], **kwargs: Any
+    ) -> None:
         self._guard = guard
         self._pulse = pulse
+        self._on_connected = on_connected
         super().__init__(*args, **kwargs)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,6 +66,7 @@ class HostConsumer(Consumer):
         connection = conn.ensure_connection(on_error, None, callback=_stop_if_asked, **_RECONNECT)
         if failing:
             log.info("broker.regained")
+        self._on_connected()  # the broker may have lost our presence; do not wait for the next heartbeat
         return connection
 
 

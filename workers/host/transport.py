@@ -13,6 +13,7 @@ from queue import Empty
 from time import monotonic
 from typing import Any
 
+import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import QoS
 
@@ -33,12 +34,20 @@ class Channel(kombu_redis.Channel):
     do_restore = False
     body_encoding = None
 
-    #: key of this session's inbox, and of former sessions'; transport options
+    #: Transport options: keys of this session's inbox and of former sessions', what is told of items that are no
+    #: messages, and the client that empties the inbox (shared with the worker's other parts: connections are few).
     inbox: str
     former_inboxes: tuple[str, ...] = ()
     on_malformed: OnMalformed
+    link: "redis.Redis[Any]"
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "inbox", "former_inboxes", "on_malformed")
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "inbox",
+        "former_inboxes",
+        "on_malformed",
+        "link",
+    )
 
     _tags = itertools.count(1)
 
@@ -49,16 +58,14 @@ class Channel(kombu_redis.Channel):
 
     def reconcile(self) -> None:
         """Put back into the queue, in order, what was handed over and never settled."""
-        with self.conn_or_acquire() as client:
-            for inbox in (self.inbox, *self.former_inboxes):
-                # The newest lies at the left: moved first, it ends up behind the older ones.
-                while client.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
-                    pass
+        for inbox in (self.inbox, *self.former_inboxes):
+            # The newest lies at the left: moved first, it ends up behind the older ones.
+            while self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
+                pass
 
     def settle(self, item: bytes) -> None:
         """Remove an item from the inbox; the journal has it, or it was refused for good."""
-        with self.conn_or_acquire() as client:
-            client.lrem(self.inbox, 1, item)
+        self.link.lrem(self.inbox, 1, item)  # type: ignore[arg-type]  # bytes are sent as they are
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self.active_queues:
@@ -96,6 +103,14 @@ class Channel(kombu_redis.Channel):
             return
         self.qos.append(message, message.delivery_tag)
         self._callback(message)
+
+
+    def close(self) -> None:
+        """Close without waiting for the BLMOVE in flight: what it may have moved is found in the inbox next time."""
+        if self._in_poll:
+            self._in_poll = None
+            self.client.connection.disconnect()
+        super().close()
 
 
 class Transport(kombu_redis.Transport):
