@@ -7,8 +7,6 @@ called at once, in the beat's own thread. Entries must bound their own waits: th
 An entry that raises is run again after its `retry` interval, and the failure is logged once until it works again.
 """
 
-import heapq
-import itertools
 import random
 import threading
 import time
@@ -49,14 +47,12 @@ class Entry:
 class InPlaceScheduler(Scheduler):
     """Runs the entries of a table in the thread that ticks; every entry is due at once at the start."""
 
-    def __init__(
-        self, app: Celery, *, entries: Sequence[Entry], stopping: threading.Event, lazy: bool = False, **_: Any
-    ) -> None:
+    def __init__(self, app: Celery, *, entries: Sequence[Entry], lazy: bool = False, **_: Any) -> None:
         self._entries = {entry.name: entry for entry in entries}
-        self._stopping = stopping
+        #: when each entry is due, by the monotonic clock
+        self._due = dict.fromkeys(self._entries, 0.0)
         self._failing: set[str] = set()
-        self._order = itertools.count()  # ties in the heap are broken by age, never by comparing entries
-        self._due = [(0.0, next(self._order), entry) for entry in entries]
+        self._woken = threading.Event()
         super().__init__(app, schedule={}, lazy=lazy)
 
     def setup_schedule(self) -> None:
@@ -67,13 +63,25 @@ class InPlaceScheduler(Scheduler):
         }
 
     def tick(self, **_: Any) -> float:
-        """Wait until the next entry is due, or the service is to stop, and run it. Returns 0: nothing left to sleep."""
-        due_at, _order, entry = self._due[0]
-        if self._stopping.wait(max(0.0, due_at - time.monotonic())):
+        """Wait until an entry is due and run it, or until woken. Returns 0: there is nothing left to sleep."""
+        name = min(self._due, key=self._due.__getitem__)
+        if self._woken.wait(max(0.0, self._due[name] - time.monotonic())):
+            self._woken.clear()
             return 0
+        entry = self._entries[name]
+        self._due[name] = float("inf")  # so that a `hurry` while it runs is not lost
         wait = entry.wait_seconds() if self.run(entry) else entry.retry.total_seconds()
-        heapq.heapreplace(self._due, (time.monotonic() + wait, next(self._order), entry))
+        self._due[name] = min(self._due[name], time.monotonic() + wait)
         return 0
+
+    def hurry(self, name: str) -> None:
+        """Make an entry due now. Thread-safe."""
+        self._due[name] = 0.0
+        self._woken.set()
+
+    def wake(self) -> None:
+        """End the wait, so that the service sees whether it is to stop. Thread-safe."""
+        self._woken.set()
 
     def run(self, entry: Entry) -> bool:
         """Run one entry now; return whether it worked."""
@@ -98,12 +106,7 @@ class BeatThread:
         if missing:
             raise LookupError(f"beat entries without a registered task: {', '.join(missing)}")
         self.stopped = threading.Event()
-        self._stopping = threading.Event()
-        self._service = Service(
-            app,
-            scheduler_cls=partial(InPlaceScheduler, entries=entries, stopping=self._stopping),
-            remote_control=False,
-        )
+        self._service = Service(app, scheduler_cls=partial(InPlaceScheduler, entries=entries), remote_control=False)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -112,9 +115,13 @@ class BeatThread:
     def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
         """Let the entry in hand end and stop; harmless when called twice or before the start."""
         self._service.stop()
-        self._stopping.set()
+        self._service.scheduler.wake()
         if self._thread.is_alive():
             self._thread.join(timeout.total_seconds())
+
+    def hurry(self, name: str) -> None:
+        """Run an entry now instead of when it is due."""
+        self._service.scheduler.hurry(name)
 
     def _run(self) -> None:
         try:

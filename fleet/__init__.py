@@ -1,9 +1,9 @@
 """Fleet: run work on many Docker hosts through one message broker.
 
-    from fleet import Fleet
-    from fleet.tasks import restart_container
+from fleet import Fleet
+from fleet.tasks import restart_container
 
-    restart_container.on("edge-7").delay(container="web").get(timeout=30)
+restart_container.on("edge-7").delay(container="web").get(timeout=30)
 """
 
 from typing import TYPE_CHECKING, Any

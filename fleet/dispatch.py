@@ -31,7 +31,17 @@ DEFAULT_QUEUE_EXPIRY = timedelta(days=1)
 
 #: Celery's options that a push takes and hands on, beside Fleet's own.
 _HANDED_ON = frozenset(
-    {"producer", "group_id", "group_index", "root_id", "parent_id", "reply_to", "add_to_parent", "retry", "retry_policy"}
+    {
+        "producer",
+        "group_id",
+        "group_index",
+        "root_id",
+        "parent_id",
+        "reply_to",
+        "add_to_parent",
+        "retry",
+        "retry_policy",
+    }
 )
 #: Options that would make a host push to another, or do what hosts decide; each with what to do instead.
 _REFUSED = {
@@ -152,7 +162,10 @@ class ContractTask(Task):  # type: ignore[type-arg]
         run_id = task_id or names.new_run_id(host)
         if names.host_of_run(run_id) != host:
             raise errors.InvalidValue(
-                field="task_id", value=run_id, problem=f"is not one of host {host!r}", remedy=f"it begins with '{host}:'"
+                field="task_id",
+                value=run_id,
+                problem=f"is not one of host {host!r}",
+                remedy=f"it begins with '{host}:'",
             )
         if offline == "queue":
             self.dispatcher.require_enrolled(host)

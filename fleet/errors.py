@@ -1,27 +1,27 @@
 """Errors: one tree, sorted by who must act; each keeps its data, and its text names the next step.
 
-    FleetError                        exit code
-    ├── UsageError                    2    the caller wrote something wrong
-    │   ├── InvalidValue                   a value that no host would take; names the field
-    │   ├── InvalidArguments               arguments that do not fit the contract; names each field
-    │   ├── UnknownTask                    no contract of that name
-    │   ├── SettingsInvalid                a setting, or a file of settings, is wrong
-    │   └── NotFound                       no such run, token or container record
-    ├── Refused                       4    somebody in charge said no
-    │   ├── TaskRejected                   the host refused a message; it never ran
-    │   ├── EnrollmentRefused              the control plane refused a token
-    │   └── CredentialUnusable             missing, unreadable, or open to others
-    ├── Unreachable                   5    something is not there at the moment
-    │   ├── HostNotConnected               no heartbeat: nothing was queued
-    │   │   └── HostNotEnrolled            no such host
-    │   ├── TaskExpired                    the run was still waiting when its time was over
-    │   ├── BrokerUnavailable, BrokerRefused
-    │   ├── DatabaseUnavailable
-    │   └── EngineUnavailable              the Docker Engine does not answer
-    ├── TaskFailed                    1    the run was carried out and failed
-    │   └── EngineRefused                  the Docker Engine answered with an error
-    ├── TimedOut                      124  the caller's own patience ended; the run goes on
-    └── LocalFault                    1    this machine: disk full, port in use, already running
+FleetError                        exit code
+├── UsageError                    2    the caller wrote something wrong
+│   ├── InvalidValue                   a value that no host would take; names the field
+│   ├── InvalidArguments               arguments that do not fit the contract; names each field
+│   ├── UnknownTask                    no contract of that name
+│   ├── SettingsInvalid                a setting, or a file of settings, is wrong
+│   └── NotFound                       no such run, token or container record
+├── Refused                       4    somebody in charge said no
+│   ├── TaskRejected                   the host refused a message; it never ran
+│   ├── EnrollmentRefused              the control plane refused a token
+│   └── CredentialUnusable             missing, unreadable, or open to others
+├── Unreachable                   5    something is not there at the moment
+│   ├── HostNotConnected               no heartbeat: nothing was queued
+│   │   └── HostNotEnrolled            no such host
+│   ├── TaskExpired                    the run was still waiting when its time was over
+│   ├── BrokerUnavailable, BrokerRefused
+│   ├── DatabaseUnavailable
+│   └── EngineUnavailable              the Docker Engine does not answer
+├── TaskFailed                    1    the run was carried out and failed
+│   └── EngineRefused                  the Docker Engine answered with an error
+├── TimedOut                      124  the caller's own patience ended; the run goes on
+└── LocalFault                    1    this machine: disk full, port in use, already running
 """
 
 from collections.abc import Mapping

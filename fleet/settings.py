@@ -149,7 +149,10 @@ def load(*, config: Path | None = None, **flags: Any) -> Settings:
             merged = {**_read_file(path), **merged}
             break
     state_dir = Path(
-        given.get("state_dir") or os.environ.get("FLEET_STATE_DIR") or merged.get("state_dir") or user_state_path("fleet")
+        given.get("state_dir")
+        or os.environ.get("FLEET_STATE_DIR")
+        or merged.get("state_dir")
+        or user_state_path("fleet")
     )
     if (state_dir / STATE_FILE).is_file() and "broker_url" not in given:
         merged = {**_read_file(state_dir / STATE_FILE), **merged}

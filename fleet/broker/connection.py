@@ -55,12 +55,12 @@ def translated(url: str) -> Iterator[None]:
     where = redaction.url(url)
     try:
         yield
-    except redis.AuthenticationError as exc:
+    except redis.exceptions.AuthenticationError as exc:
         raise errors.BrokerRefused(
             f"the broker at {where} wants another password ({exc})",
             remedy="put the right one into FLEET_BROKER_URL: redis://:PASSWORD@HOST:PORT/0",
         ) from exc
-    except redis.NoPermissionError as exc:
+    except redis.exceptions.NoPermissionError as exc:
         raise errors.BrokerRefused(
             f"the broker at {where} does not let us do that ({exc})", remedy="check the broker user's permissions"
         ) from exc
@@ -89,6 +89,7 @@ def check(client: "redis.Redis[Any]", url: str) -> str:
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
         raise errors.BrokerRefused(
-            f"the broker at {redaction.url(url)} is version {version}", remedy="Fleet needs Redis or Valkey 7.0 or newer"
+            f"the broker at {redaction.url(url)} is version {version}",
+            remedy="Fleet needs Redis or Valkey 7.0 or newer",
         )
     return version

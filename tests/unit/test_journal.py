@@ -1,0 +1,151 @@
+"""The journal and the outbox: one file, one truth, nothing twice, no gap."""
+
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from fleet import errors, names
+from fleet.clock import BrokerClock
+from fleet.contracts.envelope import Envelope
+from fleet.contracts.reports import Kind
+from workers.host.journal import Journal
+from workers.host.outbox import Outbox
+from workers.host.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "journal.db", host="h1")
+
+
+@pytest.fixture
+def outbox(store: Store) -> Outbox:
+    return Outbox(store, host="h1", epoch=1, clock=BrokerClock())
+
+
+@pytest.fixture
+def journal(store: Store, outbox: Outbox) -> Journal:
+    return Journal(store, outbox, clock=BrokerClock())
+
+
+def accept(journal: Journal, *, not_after: float | None = None) -> str:
+    run_id = names.new_run_id("h1")
+    envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0, not_after=not_after)
+    assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}")
+    return run_id
+
+
+def kinds(outbox: Outbox) -> list[str]:
+    return [json.loads(out.report)["kind"] for out in outbox.unsent()]
+
+
+def test_a_run_is_accepted_once(journal: Journal, outbox: Outbox) -> None:
+    run_id = accept(journal)
+    envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0)
+    assert not journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}")
+    assert kinds(outbox) == [Kind.RUN_ACCEPTED]
+
+
+def test_of_twenty_threads_one_claims_a_run(journal: Journal) -> None:
+    run_id = accept(journal)
+    barrier, claims = threading.Barrier(20), []
+
+    def claim() -> None:
+        barrier.wait()
+        claims.append(journal.claim(run_id))
+
+    threads = [threading.Thread(target=claim) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(claim is not None for claim in claims) == 1
+
+
+def test_a_run_whose_time_is_over_expires_instead_of_being_claimed(journal: Journal, outbox: Outbox) -> None:
+    run_id = accept(journal, not_after=1.0)
+    assert journal.claim(run_id) is None
+    assert kinds(outbox) == [Kind.RUN_ACCEPTED, Kind.RUN_EXPIRED]
+    assert journal.claim(run_id) is None
+
+
+def test_the_result_is_written_with_the_end_of_the_run_and_only_once(journal: Journal, outbox: Outbox) -> None:
+    claim = journal.claim(accept(journal))
+    assert claim is not None
+    journal.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
+    journal.fail(claim, kind="late", message="too late", duration_seconds=0.2)
+    *_, last = outbox.unsent()
+    assert json.loads(last.report)["kind"] == Kind.RUN_SUCCEEDED
+    assert last.result is not None
+    assert json.loads(last.result)["result"] == {"x": 1}
+
+
+def test_a_known_run_cannot_be_refused_any_more(journal: Journal, outbox: Outbox) -> None:
+    run_id = accept(journal)
+    journal.refuse(run_id, reason="malformed", detail="x")
+    assert kinds(outbox) == [Kind.RUN_ACCEPTED]
+
+
+def test_reports_are_numbered_without_gaps_even_when_a_transaction_fails(store: Store, outbox: Outbox) -> None:
+    outbox.report(Kind.HOST_REGISTERED)
+    with pytest.raises(ZeroDivisionError), store.transaction() as transaction:
+        outbox.add(transaction, Kind.HOST_REGISTERED)
+        raise ZeroDivisionError
+    outbox.report(Kind.HOST_DEREGISTERED)
+    assert [(out.epoch, out.seq) for out in outbox.unsent()] == [(1, 1), (1, 2)]
+
+
+def test_numbers_go_on_after_everything_was_acknowledged(outbox: Outbox) -> None:
+    outbox.report(Kind.HOST_REGISTERED)
+    outbox.mark_sent(outbox.unsent())
+    outbox.acknowledge(1, 1)
+    outbox.report(Kind.HOST_DEREGISTERED)
+    assert [out.seq for out in outbox.unsent()] == [2]
+
+
+def test_a_new_session_numbers_anew_and_sends_what_the_former_left_first(store: Store, outbox: Outbox) -> None:
+    outbox.report(Kind.HOST_REGISTERED)
+    later = Outbox(store, host="h1", epoch=2, clock=BrokerClock())
+    later.report(Kind.HOST_REGISTERED)
+    assert [(out.epoch, out.seq) for out in later.unsent()] == [(1, 1), (2, 1)]
+    assert later.news.is_set()
+    assert store.recall("epoch") == "2"
+
+
+def test_a_journal_of_another_host_is_refused(store: Store) -> None:
+    store.close()
+    with pytest.raises(errors.LocalFault, match="belongs to host 'h1'"):
+        Store(store.path, host="h2")
+
+
+def test_a_foreign_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE somebody_elses (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(errors.LocalFault, match="another program's file"):
+        Store(path, host="h1")
+    assert path.read_bytes()[100:] == before[100:]
+
+
+def test_a_damaged_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"not a database at all, but long enough to look" * 100)
+    with pytest.raises(errors.LocalFault, match="move it away"):
+        Store(path, host="h1")
+
+
+def test_a_journal_of_another_version_is_refused(store: Store) -> None:
+    with store.transaction() as transaction:
+        transaction.execute("PRAGMA user_version = 99")
+    store.close()
+    with pytest.raises(errors.LocalFault, match="version 99"):
+        Store(store.path, host="h1")
+
+
+def test_the_file_is_readable_by_its_owner_alone(store: Store) -> None:
+    assert store.path.stat().st_mode & 0o077 == 0

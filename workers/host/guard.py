@@ -1,0 +1,203 @@
+"""The guard: what stands between the host's queue and its journal.
+
+Each message passes the steps in order; the first that objects refuses it, with a reason that is reported, and a copy
+among the dead letters. A refusal never crashes the worker and never stops the queue. Only then is the run written into
+the journal and the message let go of.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from fleet import errors, logs, names
+from fleet.broker.channel import MAX_MESSAGE_BYTES
+from fleet.clock import BrokerClock
+from fleet.contracts import registry
+from fleet.contracts.envelope import HEADER, VERSION, Envelope
+from fleet.contracts.reports import Kind
+from workers.host.journal import Journal
+from workers.host.outbox import Outbox
+
+log = logs.get(__name__)
+
+#: Dead letters kept in the broker, newest first.
+DEAD_LETTERS = 1000
+#: How much of a refused item is kept.
+DEAD_LETTER_BYTES = 8192
+
+
+class Refusal(Exception):
+    """A step objects. `reason` is a catalogued word, `detail` a sentence."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Expired(Exception):
+    """The message came too late."""
+
+
+@dataclass
+class Candidate:
+    """A message on its way through the steps."""
+
+    item: bytes
+    headers: dict[str, Any]
+    body: Any
+    run_id: str = ""
+    task: str = ""
+    envelope: Envelope | None = None
+
+
+class JournalUnusable(Exception):
+    """The journal cannot be written, so nothing may run; the message stays in the inbox."""
+
+
+class Guard:
+    """Admits messages into the journal, or refuses them."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        tasks: Collection[str],
+        journal: Journal,
+        outbox: Outbox,
+        clock: BrokerClock,
+        client: "redis.Redis[Any]",
+    ) -> None:
+        self._host = host
+        self._tasks = tasks
+        self._journal = journal
+        self._outbox = outbox
+        self._clock = clock
+        self._client = client
+        self.steps: tuple[Callable[[Candidate], None], ...] = (
+            self.refuse_oversized,
+            self.read_run_id,
+            self.read_envelope,
+            self.refuse_misdirected,
+            self.refuse_unknown_task,
+            self.check_arguments,
+            self.refuse_late,
+        )
+
+    def admit(self, item: bytes, headers: Any, body: Any) -> str | None:
+        """Pass a message through all steps and journal it; return its run id, or None where it must not run.
+
+        Raises `JournalUnusable` where this could not be written down.
+        """
+        candidate = Candidate(item, headers if isinstance(headers, dict) else {}, body)
+        try:
+            try:
+                for step in self.steps:
+                    step(candidate)
+            except Refusal as refusal:
+                self._refuse(candidate, refusal)
+                return None
+            except Expired:
+                assert candidate.envelope is not None
+                self._journal.expire(candidate.run_id, expired_at=candidate.envelope.not_after or 0.0)
+                return None
+            assert candidate.envelope is not None
+            accepted = self._journal.accept(
+                candidate.run_id, task=candidate.task, envelope=candidate.envelope, item=item.decode()
+            )
+        except sqlite3.Error as exc:
+            raise JournalUnusable(str(exc)) from exc
+        if not accepted:
+            log.info("run.repeated", run=candidate.run_id, next="it is in the journal and runs once")
+            return None
+        return candidate.run_id
+
+    def malformed(self, item: bytes, detail: str) -> None:
+        """Take note of a queue item that is no message at all."""
+        self._refuse(Candidate(item, {}, None), Refusal("malformed", detail))
+
+    def refuse_oversized(self, candidate: Candidate) -> None:
+        if len(candidate.item) > MAX_MESSAGE_BYTES:
+            raise Refusal("too_large", f"{len(candidate.item):,} bytes; {MAX_MESSAGE_BYTES:,} are allowed")
+
+    def read_run_id(self, candidate: Candidate) -> None:
+        run_id = candidate.headers.get("id")
+        try:
+            owner = names.host_of_run(run_id) if isinstance(run_id, str) else None
+        except errors.InvalidValue:
+            owner = None
+        if owner != self._host:
+            raise Refusal("malformed", "the id is not a task id of this host")
+        candidate.run_id = str(run_id)
+
+    def read_envelope(self, candidate: Candidate) -> None:
+        header = candidate.headers.get(HEADER)
+        if not isinstance(header, dict) or header.get("v") != VERSION:
+            raise Refusal("malformed", "no envelope of a version that this worker knows")
+        try:
+            candidate.envelope = Envelope.model_validate(header)
+        except ValidationError as exc:
+            fields = ", ".join(".".join(map(str, error["loc"])) for error in exc.errors())
+            raise Refusal("malformed", f"the envelope is wrong in: {fields}") from exc
+
+    def refuse_misdirected(self, candidate: Candidate) -> None:
+        assert candidate.envelope is not None
+        if candidate.envelope.host != self._host:
+            raise Refusal("misdirected", f"it is meant for host {candidate.envelope.host!r}")
+
+    def refuse_unknown_task(self, candidate: Candidate) -> None:
+        task = candidate.headers.get("task")
+        if not isinstance(task, str) or task not in self._tasks:
+            raise Refusal("unknown_task", f"this worker does not offer {task!r}")
+        candidate.task = task
+
+    def check_arguments(self, candidate: Candidate) -> None:
+        try:
+            args, arguments, embed = json.loads(candidate.body)
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise Refusal("malformed", "the body is not JSON of arguments") from exc
+        if args or not isinstance(arguments, dict):
+            raise Refusal("invalid_arguments", "arguments are given by name")
+        if isinstance(embed, dict) and any(embed.get(key) for key in ("callbacks", "errbacks", "chain", "chord")):
+            raise Refusal("callbacks", "a host pushes nothing: no links, chains or chords")
+        try:
+            registry.get(candidate.task).parse(arguments)
+        except errors.InvalidArguments as exc:
+            raise Refusal("invalid_arguments", str(exc)) from exc
+
+    def refuse_late(self, candidate: Candidate) -> None:
+        assert candidate.envelope is not None
+        not_after = candidate.envelope.not_after
+        if not_after is not None and self._clock.now() > not_after:
+            raise Expired
+
+    def _refuse(self, candidate: Candidate, refusal: Refusal) -> None:
+        log.warning("message.refused", run=candidate.run_id or None, reason=refusal.reason, detail=refusal.detail)
+        if candidate.run_id:
+            self._journal.refuse(candidate.run_id, reason=refusal.reason, detail=refusal.detail)
+        else:
+            self._outbox.report(
+                Kind.MESSAGE_REFUSED,
+                {"reason": refusal.reason, "detail": refusal.detail, "size": len(candidate.item)},
+            )
+        self._bury(candidate.item, refusal)
+
+    def _bury(self, item: bytes, refusal: Refusal) -> None:
+        """Keep a copy for whoever looks into it; the report is what counts, so a broker that is away is no obstacle."""
+        letter = {
+            "at": self._clock.now(),
+            "reason": refusal.reason,
+            "detail": refusal.detail,
+            "size": len(item),
+            "item": item[:DEAD_LETTER_BYTES].decode("utf-8", "backslashreplace"),
+        }
+        try:
+            if self._client.lpush(names.dead(self._host), json.dumps(letter)) > DEAD_LETTERS:
+                self._client.rpop(names.dead(self._host))
+        except redis.RedisError as exc:
+            log.warning("message.unburied", error=str(exc), next="its report is in the outbox; only the copy is lost")

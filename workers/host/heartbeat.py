@@ -1,0 +1,80 @@
+"""The heartbeat: one write that says this host is alive, and how it is.
+
+It has a connection of its own, with time-outs of a second, and runs in the beat's thread: neither a full pool nor a
+consumer that hangs can hold it up, and it tells of both.
+"""
+
+import os
+from datetime import datetime
+from typing import Any, Protocol
+
+import redis
+from celery.worker import state
+
+from fleet import names, presence
+from fleet.clock import BrokerClock
+from fleet.contracts.hosts import Facts
+from fleet.contracts.presence import Heartbeat
+from workers.host.outbox import Outbox
+from workers.host.pulse import Pulse
+
+
+class KnowsDocker(Protocol):
+    @property
+    def docker_reachable(self) -> bool | None: ...
+
+
+class HeartbeatWriter:
+    """Composes and writes heartbeats."""
+
+    def __init__(
+        self,
+        client: "redis.Redis[Any]",
+        *,
+        host: str,
+        facts: Facts,
+        started_at: datetime,
+        pulse: Pulse,
+        outbox: Outbox,
+        inventory: KnowsDocker,
+        clock: BrokerClock,
+    ) -> None:
+        self._client = client
+        self._host = host
+        self._facts = facts
+        self._started_at = started_at
+        self._pulse = pulse
+        self._outbox = outbox
+        self._inventory = inventory
+        self._clock = clock
+
+    def write(self) -> None:
+        """Write one heartbeat; raises redis-py's errors within about a second when the broker is away."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.llen(names.queue(self._host))
+            broker_time, queue_length = pipe.execute()
+        self._clock.measure(broker_time)
+        presence.mark(
+            self._client,
+            Heartbeat(
+                host=self._host,
+                at=self._clock.now(),
+                epoch=self._outbox.epoch,
+                version=self._facts.fleet_version,
+                address=self._facts.address,
+                port=self._facts.port,
+                pid=os.getpid(),
+                started_at=self._started_at,
+                loop_age_seconds=self._pulse.age(),
+                in_hand=len(state.reserved_requests),
+                queue_length=queue_length,
+                outbox_length=self._outbox.backlog(),
+                docker_reachable=self._inventory.docker_reachable,
+                clock_skew_seconds=round(self._clock.skew(), 3),
+            ),
+        )
+
+    def clear(self) -> None:
+        """Sign off: the host is offline at once, and not only when its key runs out."""
+        presence.clear(self._client, self._host)

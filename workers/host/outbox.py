@@ -1,0 +1,106 @@
+"""The outbox: every report of this host, written before it is sent, numbered without gaps, kept until acknowledged.
+
+Reports are added inside the transaction that makes them true. They leave in order; a report may be sent twice (the
+control plane knows by its number), but none is skipped.
+"""
+
+import json
+import sqlite3
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from fleet import names
+from fleet.clock import BrokerClock
+from fleet.contracts.reports import Kind, Report
+from workers.host.store import Store
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One report on its way, and the run's result where one goes with it."""
+
+    epoch: int
+    seq: int
+    report: str
+    run_id: str | None
+    result: str | None
+
+
+class Outbox:
+    """The outbox of one worker session."""
+
+    def __init__(self, store: Store, *, host: str, epoch: int, clock: BrokerClock) -> None:
+        self._store = store
+        self._sender = names.host_sender(host)
+        self.epoch = epoch
+        self._clock = clock
+        #: set whenever there may be something to send; at the start, what a former session left
+        self.news = threading.Event()
+        self.news.set()
+        with store.transaction() as transaction:
+            store.remember(transaction, "epoch", str(epoch))
+            store.remember(transaction, "seq", "0")
+
+    def add(
+        self,
+        transaction: sqlite3.Connection,
+        kind: Kind,
+        *,
+        run_id: str | None = None,
+        attempt: int | None = None,
+        data: dict[str, Any] | None = None,
+        result: dict[str, Any] | None = None,
+    ) -> None:
+        """Add a report within `transaction`; `result` is in Celery's form (`fleet.broker.results`)."""
+        (seq,) = transaction.execute(
+            "UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'seq' RETURNING CAST(value AS INTEGER)"
+        ).fetchone()
+        report = Report(
+            sender=self._sender,
+            epoch=self.epoch,
+            seq=seq,
+            kind=kind,
+            run=run_id,
+            attempt=attempt,
+            at=self._clock.now(),
+            data=data or {},
+        )
+        transaction.execute(
+            "INSERT INTO outbox (epoch, seq, report, run_id, result) VALUES (?, ?, ?, ?, ?)",
+            (self.epoch, seq, report.model_dump_json(), run_id, json.dumps(result) if result else None),
+        )
+        self.news.set()
+
+    def report(self, kind: Kind, data: dict[str, Any] | None = None) -> None:
+        """Add a report that belongs to no run, in a transaction of its own."""
+        with self._store.transaction() as transaction:
+            self.add(transaction, kind, data=data)
+        self.news.set()  # only now can the sender see it
+
+    def unsent(self, limit: int = 200) -> list[Outgoing]:
+        """Return the oldest reports that have not been handed to the broker."""
+        with self._store.transaction() as transaction:
+            rows = transaction.execute(
+                "SELECT epoch, seq, report, run_id, result FROM outbox WHERE sent = 0 ORDER BY epoch, seq LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [Outgoing(*row) for row in rows]
+
+    def mark_sent(self, reports: list[Outgoing]) -> None:
+        """Remember that the broker has these."""
+        with self._store.transaction() as transaction:
+            transaction.executemany(
+                "UPDATE outbox SET sent = 1 WHERE epoch = ? AND seq = ?", [(r.epoch, r.seq) for r in reports]
+            )
+
+    def acknowledge(self, epoch: int, seq: int) -> None:
+        """Let go of all reports up to this one: the control plane has recorded them."""
+        with self._store.transaction() as transaction:
+            transaction.execute("DELETE FROM outbox WHERE epoch < ? OR (epoch = ? AND seq <= ?)", (epoch, epoch, seq))
+
+    def backlog(self) -> int:
+        """Return how many reports the broker does not have yet."""
+        with self._store.transaction() as transaction:
+            (count,) = transaction.execute("SELECT count(*) FROM outbox WHERE sent = 0").fetchone()
+        return int(count)

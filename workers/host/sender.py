@@ -1,0 +1,79 @@
+"""The sender: hands the outbox to the broker, in order, again and again until it has it."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import redis
+
+from fleet import logs, names
+from fleet.broker.results import RESULT_TTL_SECONDS
+from workers.host.outbox import Outbox, Outgoing
+
+log = logs.get(__name__)
+
+#: First wait after a failed try, and the longest; short, because callers wait for results.
+_RETRY_FIRST = timedelta(milliseconds=200)
+_RETRY_LONGEST = timedelta(seconds=2)
+
+
+class Sender:
+    """A thread that sends reports and results as they come."""
+
+    def __init__(self, outbox: Outbox, client: "redis.Redis[Any]", *, host: str) -> None:
+        self._outbox = outbox
+        self._client = client
+        self._sender = names.host_sender(host)
+        self._stopping = threading.Event()
+        self.stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
+        """Try once more to send what is there, then stop; what is left stays in the outbox."""
+        self._stopping.set()
+        self._outbox.news.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout.total_seconds())
+
+    def _run(self) -> None:
+        wait = _RETRY_FIRST
+        failing = False
+        while True:
+            self._outbox.news.wait()
+            self._outbox.news.clear()
+            last_try = self._stopping.is_set()
+            try:
+                while reports := self._outbox.unsent():
+                    self.send(reports)
+            except redis.RedisError as exc:
+                if not failing:
+                    log.warning(
+                        "outbox.delayed", error=str(exc), next="reports wait on disk and are sent when it is back"
+                    )
+                failing = True
+                self._outbox.news.set()
+                self._stopping.wait(wait.total_seconds())
+                wait = min(wait * 2, _RETRY_LONGEST)
+            else:
+                if failing:
+                    log.info("outbox.resumed")
+                failing, wait = False, _RETRY_FIRST
+            if last_try:
+                break
+        self.stopped.set()
+
+    def send(self, reports: list[Outgoing]) -> None:
+        """Send reports and results in one transaction of the broker, then remember that it has them."""
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.lpush(names.reports(self._sender), *(report.report for report in reports))
+            pipe.sadd(names.REPORTS_DIRTY, self._sender)
+            for report in reports:
+                if report.run_id is not None and report.result is not None:
+                    key = names.result(report.run_id)
+                    pipe.setex(key, RESULT_TTL_SECONDS, report.result)
+                    pipe.publish(key, report.result)
+            pipe.execute()
+        self._outbox.mark_sent(reports)

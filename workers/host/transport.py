@@ -1,0 +1,118 @@
+"""The hand-off: a kombu channel that moves a message from the host's queue to its inbox in one command.
+
+Stock kombu pops (BRPOP) and writes the message down elsewhere in a second round trip; a process or a link that dies in
+between loses it. Here `BLMOVE queue inbox` keeps it in exactly one list at every moment. It leaves the inbox when the
+journal has it (`settle`); whatever a broken connection left there goes back to the queue before consuming begins again
+(`reconcile`), and the journal recognises what it has seen.
+"""
+
+import itertools
+import json
+from collections.abc import Callable
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.transport.virtual import QoS
+
+from fleet import logs
+
+log = logs.get(__name__)
+
+#: What the callback for items that are no messages is given: the item, and why.
+OnMalformed = Callable[[bytes, str], None]
+
+
+class Channel(kombu_redis.Channel):
+    """Kombu's Redis channel with the hand-off. It consumes one queue."""
+
+    #: Acknowledging is the journal's business; kombu only counts what is in hand.
+    ack_emulation = False
+    QoS = QoS
+    do_restore = False
+    body_encoding = None
+
+    #: Transport options: keys of this session's inbox and of former sessions', what is told of items that are no
+    #: messages, and the client that empties the inbox (shared with the worker's other parts: connections are few).
+    inbox: str
+    former_inboxes: tuple[str, ...] = ()
+    on_malformed: OnMalformed
+    link: "redis.Redis[Any]"
+
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "inbox",
+        "former_inboxes",
+        "on_malformed",
+        "link",
+    )
+
+    _tags = itertools.count(1)
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
+        self._queue, self._callback = queue, callback
+        self.reconcile()
+        return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+
+    def reconcile(self) -> None:
+        """Put back into the queue, in order, what was handed over and never settled."""
+        for inbox in (self.inbox, *self.former_inboxes):
+            # The newest lies at the left: moved first, it ends up behind the older ones.
+            while self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
+                pass
+
+    def settle(self, item: bytes) -> None:
+        """Remove an item from the inbox; the journal has it, or it was refused for good."""
+        self.link.lrem(self.inbox, 1, item)  # type: ignore[arg-type]  # bytes are sent as they are
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self.active_queues:
+            return
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        self.client.connection.send_command(
+            "BLMOVE", self._queue, self.inbox, "RIGHT", "LEFT", timeout or self.brpop_timeout
+        )
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            try:
+                item = self.client.parse_response(self.client.connection, "BLMOVE", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()  # the next poll connects anew
+                raise
+        finally:
+            self._in_poll = None
+        if item is None:
+            raise Empty
+        self._hand_over(item)
+        return True
+
+    def _hand_over(self, item: bytes) -> None:
+        """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`, and out of the inbox."""
+        try:
+            payload = json.loads(item)
+            payload["properties"]["delivery_tag"] = str(next(self._tags))
+            message = self.Message(payload, channel=self)
+            message.item = item
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+            self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})")
+            self.settle(item)
+            return
+        self.qos.append(message, message.delivery_tag)
+        self._callback(message)
+
+    def close(self) -> None:
+        """Close without waiting for the BLMOVE in flight: what it may have moved is found in the inbox next time."""
+        if self._in_poll:
+            self._in_poll = None
+            self.client.connection.disconnect()
+        super().close()
+
+
+class Transport(kombu_redis.Transport):
+    """Kombu's Redis transport with the hand-off channel."""
+
+    Channel = Channel
