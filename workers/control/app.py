@@ -61,9 +61,8 @@ class ControlWorker:
         sweep = PresenceSweep(engine=engine, client=client)
 
         def publish_registry() -> None:
-            if self._lease.held():
-                with db.session(engine, write=False) as session:
-                    inventory.publish_hosts(session, client)
+            with db.session(engine, write=False) as session:
+                inventory.publish_hosts(session, client)
 
         def sweep_presence() -> None:
             if self._lease.held():
