@@ -41,6 +41,9 @@ HOST_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 #: The same form for principals, so that their names can stand in keys, too.
 PRINCIPAL = HOST_ID
 
+#: No host may be called that: `fleet:reports:dirty` is a key already, and "control" is an actor of the audit.
+RESERVED = frozenset({"dirty", "control"})
+
 HOSTS = "fleet:hosts"
 REPORTS_DIRTY = "fleet:reports:dirty"
 ENROLL_REQUESTS = "fleet:enroll:requests"
@@ -60,6 +63,10 @@ def host_id(value: str) -> str:
             value=value,
             problem="is not a host id",
             remedy="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+        )
+    if value in RESERVED:
+        raise errors.InvalidValue(
+            field="host id", value=value, problem="is a word of Fleet's own", remedy="take another name"
         )
     return value
 
@@ -131,6 +138,12 @@ def principal_sender(name: str) -> str:
 def reports(sender: str) -> str:
     """Return the report list of a sender (`host_sender` or `principal_sender`)."""
     return f"fleet:reports:{sender}"
+
+
+def is_sender(value: str) -> bool:
+    """Say whether `value` is the form of a sender's name."""
+    name = value.removeprefix("p:")
+    return HOST_ID.fullmatch(name) is not None and (name != value or name not in RESERVED)
 
 
 def enroll_reply(token_id: str) -> str:

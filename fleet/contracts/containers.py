@@ -24,15 +24,15 @@ class Container(Reply):
     """One container of a host, in the form that Fleet lists, stores and sends."""
 
     #: the Engine's full id, 64 hexadecimal digits
-    docker_id: str
+    docker_id: str = Field(max_length=64)
     name: str
     image: str
     #: created, running, paused, restarting, removing, exited or dead
-    state: str
+    state: str = Field(max_length=16)
     #: the Engine's sentence for people, such as "Up 3 minutes (healthy)"
     status: str = ""
     #: healthy, unhealthy, starting; None without a health check
-    health: str | None = None
+    health: str | None = Field(None, max_length=16)
     ports: tuple[Port, ...] = ()
     labels: dict[str, str] = {}
     created: datetime

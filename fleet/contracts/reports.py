@@ -9,6 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: The largest integer that every JSON reader gives back exactly (RFC 8259, section 6).
+LARGEST = 2**53 - 1
+
 
 class Kind(StrEnum):
     """Every kind of report. The word after the dot is a past participle: it has happened."""
@@ -50,12 +53,12 @@ class Report(BaseModel):
     #: `names.host_sender` or `names.principal_sender`
     sender: str
     #: worker session of the host; 0 for a principal
-    epoch: int = Field(0, ge=0)
+    epoch: int = Field(0, ge=0, le=LARGEST)
     #: 1, 2, 3 … within the epoch; 0 for a principal
-    seq: int = Field(0, ge=0)
+    seq: int = Field(0, ge=0, le=LARGEST)
     kind: Kind
     run: str | None = None
-    attempt: int | None = None
+    attempt: int | None = Field(None, ge=1, le=1_000_000)
     #: unix seconds by the broker's clock as the sender knows it
     at: float
     data: dict[str, Any] = {}
@@ -77,6 +80,6 @@ class Queued(BaseModel):
     #: unix seconds after which the host must not begin the run; None for no limit
     not_after: float | None = None
     #: the runs of one push share it; None for a single run
-    batch: str | None = None
+    batch: str | None = Field(None, max_length=36)
     #: the queue item, byte for byte (it is JSON, hence text)
     message: str

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlmodel import Field, SQLModel
 
-from fleet.models.columns import Json, UtcDateTime
+from fleet.models.columns import Big, Json, UtcDateTime
 
 
 class AuditEvent(SQLModel, table=True):
@@ -13,7 +13,8 @@ class AuditEvent(SQLModel, table=True):
 
     __tablename__ = "audit_event"
 
-    id: int | None = Field(default=None, primary_key=True)
+    #: 1, 2, 3 … without gaps, given by `fleet.audit`
+    id: int = Field(primary_key=True, sa_type=Big, sa_column_kwargs={"autoincrement": False})
     #: when the control plane recorded it
     recorded_at: datetime = Field(index=True, sa_type=UtcDateTime)
     #: when it happened, as its sender says
@@ -25,8 +26,8 @@ class AuditEvent(SQLModel, table=True):
     host_id: str | None = Field(default=None, index=True, max_length=63)
     run_id: str | None = Field(default=None, index=True, max_length=100)
     #: of a report: the sender's epoch and number within it; 0 otherwise
-    epoch: int = 0
-    seq: int = 0
+    epoch: int = Field(default=0, sa_type=Big)
+    seq: int = Field(default=0, sa_type=Big)
     data: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     previous_hash: str = Field(max_length=64)
     hash: str = Field(max_length=64)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlmodel import Field, SQLModel
 
-from fleet.models.columns import Json, UtcDateTime
+from fleet.models.columns import Big, Json, UtcDateTime
 
 
 class RunState(StrEnum):
@@ -64,10 +64,10 @@ class Attempt(SQLModel, table=True):
     __tablename__ = "attempt"
 
     run_id: str = Field(primary_key=True, foreign_key="run.id", max_length=100)
-    number: int = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     state: str = Field(max_length=20)
     #: worker session of the host
-    epoch: int = 0
+    epoch: int = Field(default=0, sa_type=Big)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     #: by the host's monotonic clock

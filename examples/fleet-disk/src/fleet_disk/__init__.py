@@ -1,0 +1,1 @@
+"""Two tasks for Fleet: `disk.free` and `disk.usage`."""

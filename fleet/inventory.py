@@ -1,0 +1,237 @@
+"""Inventory: the lasting record of hosts, their labels and facts, and their containers.
+
+Labels are the fleet's word about a host: they come from a token or an admin. Facts are the host's own word: nothing is
+ever decided by them. Whether a host is alive now is `fleet.presence`'s to say. Who changes something here records it in
+the audit as well.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlmodel import Session, col, select
+
+from fleet import clock, errors, names
+from fleet.contracts.containers import Container
+from fleet.contracts.hosts import Facts
+from fleet.models import ContainerRecord, Host, Membership
+
+if TYPE_CHECKING:
+    import redis
+
+#: As in Kubernetes: up to 63 letters, digits, '-', '_', '.', '/', beginning and ending with a letter or digit.
+_LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?")
+#: The registry hash carries every host's labels to every principal.
+MOST_LABELS = 64
+
+
+def host(session: Session, host_id: str) -> Host:
+    """Return a host; raise `errors.NotFound` with the nearest name."""
+    found = session.get(Host, names.host_id(host_id))
+    if found is None:
+        known = [str(name) for name in session.exec(select(Host.id)).all()]
+        raise errors.NotFound(
+            f"no host named {host_id!r}",
+            remedy=errors.did_you_mean(host_id, known) or "`fleet host list` shows those there are",
+        )
+    return found
+
+
+def hosts(session: Session, *, selector: Mapping[str, str] | None = None) -> list[Host]:
+    """Return the hosts that have all labels of the selector, by name; without one every host."""
+    found = session.exec(select(Host).order_by(col(Host.id))).all()
+    return [each for each in found if matches(each.labels, selector or {})]
+
+
+def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Say whether labels have every pair of the selector."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels; raise `errors.InvalidValue` that names a wrong key or value, or says there are too many."""
+    for key, value in labels.items():
+        _check_label("label", key)
+        if value:  # an empty value is a mark: it is there or not
+            _check_label(f"value of label {key!r}", value)
+    if len(labels) > MOST_LABELS:
+        raise errors.InvalidValue(
+            field="labels", value=len(labels), problem="are too many", remedy=f"a host may have {MOST_LABELS}"
+        )
+    return dict(labels)
+
+
+def _check_label(field: str, value: str) -> None:
+    if not _LABEL.fullmatch(value):
+        raise errors.InvalidValue(
+            field=field,
+            value=value,
+            problem="cannot be used",
+            remedy="use 1 to 63 letters, digits, '-', '_', '.' and '/', beginning and ending with a letter or digit",
+        )
+
+
+def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: Iterable[str] = ()) -> Host:  # noqa: A002
+    """Set labels of a host, then remove others, and return it. A label that is not there is removed already."""
+    found = host(session, host_id)
+    gone = frozenset(unset)
+    found.labels = check_labels({key: value for key, value in {**found.labels, **set}.items() if key not in gone})
+    session.add(found)
+    return found
+
+
+def enroll_host(
+    session: Session, host_id: str, *, labels: Mapping[str, str] | None = None, at: datetime | None = None
+) -> Host:
+    """Take a host into the fleet and return it.
+
+    One that is a member already keeps its labels, the new ones laid over; the name of a revoked one inherits nothing.
+    """
+    found = session.get(Host, names.host_id(host_id))
+    kept = found.labels if found and found.membership == Membership.ACCEPTED else {}
+    moment = at or clock.now()
+    if found is None:
+        found = Host(id=host_id, enrolled_at=moment)
+    elif found.membership != Membership.ACCEPTED:
+        forget_containers(session, host_id)
+        found.sqlmodel_update(
+            {"facts": {}, "registered_at": None, "last_seen_at": None, "signed_off_at": None, "inventory_at": None}
+        )
+    found.membership = Membership.ACCEPTED.value
+    found.labels = check_labels({**kept, **(labels or {})})
+    found.enrolled_at = moment
+    session.add(found)
+    session.flush()
+    return found
+
+
+def accepted(session: Session, host_ids: Iterable[str]) -> set[str]:
+    """Return which of these are members of the fleet."""
+    query = select(Host.id).where(col(Host.id).in_(list(host_ids)), Host.membership == Membership.ACCEPTED)
+    return set(session.exec(query).all())
+
+
+def register(session: Session, host_id: str, *, facts: Facts, at: datetime) -> None:
+    """Note that a worker session of the host began, with what the host says about itself."""
+    found = host(session, host_id)
+    found.facts = facts.model_dump(mode="json")
+    found.registered_at = at
+    found.signed_off_at = None
+    session.add(found)
+
+
+def deregister(session: Session, host_id: str, *, at: datetime) -> None:
+    """Note that the host's worker ended cleanly."""
+    found = host(session, host_id)
+    found.signed_off_at = at
+    session.add(found)
+
+
+def containers(session: Session, *, host: str | None = None, all: bool = True) -> list[ContainerRecord]:  # noqa: A002
+    """Return containers as last reported, by host and name; without `all` only those that run."""
+    query = select(ContainerRecord).order_by(col(ContainerRecord.host_id), col(ContainerRecord.name))
+    if host is not None:
+        query = query.where(ContainerRecord.host_id == names.host_id(host))
+    if not all:
+        query = query.where(ContainerRecord.state == "running")
+    return list(session.exec(query).all())
+
+
+def forget_containers(session: Session, host_id: str) -> None:
+    """Remove every container of a host from the record."""
+    for record in containers(session, host=host_id):
+        session.delete(record)
+
+
+def publish_hosts(session: Session, client: "redis.Redis", host: str | None = None) -> None:
+    """Write the registry hash: every host that is a member, or the one named. Call it after the change is committed."""
+    query = select(Host).where(Host.membership == Membership.ACCEPTED)
+    found = session.exec(query if host is None else query.where(Host.id == names.host_id(host))).all()
+    entries: dict[Any, Any] = {
+        each.id: json.dumps({"labels": each.labels, "membership": each.membership}) for each in found
+    }
+    with client.pipeline(transaction=True) as pipeline:
+        if host is None:
+            pipeline.delete(names.HOSTS)
+        elif not entries:
+            pipeline.hdel(names.HOSTS, host)
+        if entries:
+            pipeline.hset(names.HOSTS, mapping=entries)
+        pipeline.execute()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What an inventory report changed. The sentence `status` ("Up 3 minutes") alone is no change."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+def sync_containers(session: Session, host_id: str, containers: Iterable[Container], *, at: datetime) -> Difference:
+    """Replace what is known of the host's containers; return the names of those that differ."""
+    wanted = {container.docker_id: container for container in containers}
+    known = _records(session, host_id)
+    difference = _store(session, host_id, wanted, known, removed=known.keys() - wanted.keys())
+    host(session, host_id).inventory_at = at
+    return difference
+
+
+def change_containers(
+    session: Session, host_id: str, changed: Iterable[Container], removed: Iterable[str] = ()
+) -> Difference:
+    """Take in what is different since the last inventory report: containers in full, and Docker ids that are gone."""
+    known = _records(session, host_id)
+    wanted = {container.docker_id: container for container in changed}
+    return _store(session, host_id, wanted, known, removed=(known.keys() & set(removed)) - wanted.keys())
+
+
+def _records(session: Session, host_id: str) -> dict[str, ContainerRecord]:
+    return {record.docker_id: record for record in containers(session, host=host_id)}
+
+
+def _store(
+    session: Session,
+    host_id: str,
+    wanted: Mapping[str, Container],
+    known: Mapping[str, ContainerRecord],
+    *,
+    removed: Iterable[str],
+) -> Difference:
+    added, changed, gone = [], [], []
+    for docker_id, container in wanted.items():
+        values = _columns(container)
+        record = known.get(docker_id)
+        if record is None:
+            session.add(ContainerRecord(host_id=host_id, **values))
+            added.append(container.name)
+            continue
+        different = {name for name, value in values.items() if getattr(record, name) != value}
+        if different:
+            record.sqlmodel_update({name: values[name] for name in different})
+        if different - {"status"}:
+            changed.append(container.name)
+    for docker_id in removed:
+        gone.append(known[docker_id].name)
+        session.delete(known[docker_id])
+    session.flush()
+    return Difference(added=tuple(sorted(added)), changed=tuple(sorted(changed)), removed=tuple(sorted(gone)))
+
+
+def _columns(container: Container) -> dict[str, Any]:
+    values = container.model_dump(exclude={"ports", "created", "started"})
+    values["ports"] = [port.model_dump(mode="json") for port in container.ports]
+    values["created"] = _aware(container.created)
+    values["started"] = container.started and _aware(container.started)
+    return values
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

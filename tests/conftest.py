@@ -1,0 +1,6 @@
+"""Fixtures of all tests come from the modules named here."""
+
+pytest_plugins = (
+    "tests.services.broker",
+    "tests.services.database",
+)

