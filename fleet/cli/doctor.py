@@ -1,0 +1,64 @@
+"""`fleet doctor`: everything Fleet needs, checked one by one."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet.cli import invocation, progress, render, tables
+from fleet.cli.grammar import Command
+
+if TYPE_CHECKING:
+    from fleet.cli.checks import Finding
+
+
+@click.command("doctor", cls=Command, examples=("fleet doctor", "fleet doctor -o json"))
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Check everything Fleet needs, and say what to do.
+
+    Broker, control plane, hosts, clocks, database, Docker Engine, Flower and the state directory, as seen from this
+    machine. The exit code is 1 when any check fails; warnings leave it at 0.
+    """
+    from fleet import errors
+    from fleet.cli import checks
+
+    findings: list[Finding] = []
+    with progress.bar("checking") as advance:
+        try:
+            settings = invocation.current().settings()
+        except errors.SettingsInvalid as exc:
+            # Nothing else can be looked at: where anything lies stands in the settings.
+            findings.append(checks.Finding("settings", "fail", exc.message, exc.remedy))
+        else:
+            for check in checks.ALL:
+                findings.extend(check(settings))
+                advance("checking")
+    failed = any(finding.level == "fail" for finding in findings)
+    records = [_record(finding) for finding in findings]
+    whole = {"ok": not failed, "checks": records}
+    render.compound(whole, parts=records, key="check", people=lambda: _tell(findings))
+    ctx.exit(1 if failed else 0)
+
+
+def _tell(findings: "list[Finding]") -> None:
+    out = tables.console()
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        for line in _lines(finding, width):
+            out.print(line, soft_wrap=not out.is_terminal)
+    worst = [sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")]
+    render.say("{} ok, {} warnings, {} failed".format(*worst))
+
+
+def _lines(finding: "Finding", width: int) -> Iterator[Any]:
+    from rich.padding import Padding
+
+    head = tables.styled(f"{finding.level:<4}", tables.STYLES[finding.level])
+    yield head + tables.styled(f"  {finding.check:<{width}}  {finding.text}")
+    if finding.remedy:
+        yield Padding(tables.styled(f"→ {finding.remedy}"), (0, 0, 0, width + 8), expand=False)
+
+
+def _record(finding: "Finding") -> dict[str, Any]:
+    return {"check": finding.check, "level": finding.level, "finding": finding.text, "remedy": finding.remedy}

@@ -1,0 +1,142 @@
+"""`fleet host`: the machines of the fleet."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import names
+from fleet.cli import invocation, render, shapes, tables, types, when
+from fleet.cli.grammar import Group
+from fleet.cli.tables import Column
+from fleet.cli.types import HOST_ID, SELECTOR
+
+if TYPE_CHECKING:
+    from fleet.models import Host
+    from fleet.settings import Settings
+
+
+def _standing(host: tables.Record) -> str:
+    return "revoked" if host["membership"] == "revoked" else str(host["presence"])
+
+
+_COLUMNS = (
+    Column(heading="HOST", value=lambda host: host["id"]),
+    Column(heading="PRESENCE", value=_standing, state=True),
+    Column(heading="SEEN", value=lambda host: when.ago(host["last_seen_at"])),
+    Column(heading="TASKS", value=lambda host: (host["heartbeat"] or {}).get("in_hand"), right=True, from_width=100),
+    Column(heading="CPUS", value=lambda host: host["facts"].get("cpus"), right=True),
+    Column(heading="MEMORY", value=lambda host: _size(host["facts"].get("memory_bytes")), right=True),
+    Column(heading="DOCKER", value=lambda host: host["facts"].get("docker_version"), shrinks=True),
+    Column(heading="OS", value=lambda host: host["facts"].get("os"), shrinks=True, from_width=100),
+    Column(heading="LABELS", value=lambda host: tables.labels(host["labels"]), shrinks=True),
+)
+
+
+@click.group("host", cls=Group)
+def group() -> None:
+    """List, show and label hosts."""
+
+
+@group.command(
+    "list", examples=("fleet host list", "fleet host list -l env=prod --presence online", "fleet host list -o json")
+)
+@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="Only hosts with this label.")
+@click.option("--presence", type=click.Choice(["online", "stale", "offline"]), help="Only hosts in this presence.")
+def list_(*, selectors: tuple[dict[str, str], ...], presence: str | None) -> None:
+    """List the hosts: who is enrolled, and who is here now."""
+    from fleet import inventory
+
+    settings = invocation.current().settings()
+    with invocation.database(settings) as session:
+        records = _records(settings, inventory.hosts(session, selector=types.merge(selectors)))
+    kept = [record for record in records if presence in (None, record["presence"])]
+    empty = "no host matches" if selectors or presence else "no hosts; `fleet token create` lets one enroll"
+    render.listing(kept, columns=_COLUMNS, key="id", empty=empty)
+
+
+@group.command("show", examples=("fleet host show edge-7", "fleet host show edge-7 -o json"))
+@click.argument("host_id", type=HOST_ID, metavar="HOST")
+def show(host_id: str) -> None:
+    """Show all that is known of one host."""
+    from fleet import inventory
+
+    settings = invocation.current().settings()
+    with invocation.database(settings) as session:
+        [record] = _records(settings, [inventory.host(session, host_id)])
+    render.detail(record, key="id", rows=_rows(record))
+
+
+@group.command("label", examples=("fleet host label edge-7 env=prod site=basel", "fleet host label edge-7 site-"))
+@click.argument("host_id", type=HOST_ID, metavar="HOST")
+@click.argument("words", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+def label(host_id: str, words: tuple[str, ...]) -> None:
+    """Set labels of a host (KEY=VALUE), or remove them (KEY-)."""
+    from fleet import audit, inventory
+
+    to_set, to_remove = types.changes(words)
+    settings = invocation.current().settings()
+    with invocation.database(settings, write=True) as session:
+        row = inventory.set_labels(session, host_id, to_set, to_remove)
+        record = {"id": host_id, "labels": dict(row.labels)}
+        changed = {"set": to_set, "removed": sorted(to_remove), "labels": record["labels"]}
+        actor = names.principal_sender(settings.resolved_principal)
+        audit.record(session, event="host.labeled", actor=actor, host_id=host_id, data=changed)
+    _publish(settings, host_id)
+    render.detail(record, key="id", rows=[("Host", host_id), ("Labels", tables.labels(record["labels"]))])
+
+
+def _publish(settings: "Settings", host_id: str) -> None:
+    """Write the labels into the registry, by which pushes select; the control plane does so too when it starts."""
+    from fleet import errors, inventory
+
+    try:
+        with invocation.database(settings) as session, invocation.broker(settings) as client:
+            inventory.publish_hosts(session, client, host_id)
+    except (errors.BrokerUnavailable, errors.SettingsInvalid) as exc:
+        render.warn(
+            f"the labels are recorded, but pushes will not select by them before `fleet control` starts anew: {exc}"
+        )
+
+
+def _records(settings: "Settings", rows: "list[Host]") -> list[dict[str, Any]]:
+    """Join what the database knows for good with what the registry says now."""
+    from fleet import clock, errors, presence
+
+    try:
+        with invocation.broker(settings) as client:
+            beats = presence.read(client, [row.id for row in rows])
+    except (errors.BrokerUnavailable, errors.SettingsInvalid) as exc:
+        render.warn(f"presence is unknown: {exc}")
+        return [shapes.host(row, presence=None, heartbeat=None) for row in rows]
+    now = clock.now()
+    return [shapes.host(row, presence=presence.of(row, beats[row.id], now), heartbeat=beats[row.id]) for row in rows]
+
+
+def _size(count: int | None) -> str | None:
+    return f"{count / 2**30:.1f} GiB" if isinstance(count, int) else None
+
+
+def _rows(host: tables.Record) -> list[tuple[str, Any]]:
+    facts, beat = host["facts"], host["heartbeat"] or {}
+    address = f"{facts['address']}:{facts.get('port')}" if facts.get("address") else None
+    return [
+        ("Host", host["id"]),
+        ("Presence", host["presence"]),
+        ("Membership", host["membership"]),
+        ("Labels", tables.labels(host["labels"])),
+        ("Enrolled", when.both(host["enrolled_at"])),
+        ("Worker started", when.both(host["registered_at"])),
+        ("Last seen", when.both(host["last_seen_at"])),
+        ("Signed off", when.both(host["signed_off_at"])),
+        ("Containers synced", when.both(host["inventory_at"])),
+        ("Address", address),
+        ("OS", facts.get("os")),
+        ("Kernel", " ".join(str(facts[key]) for key in ("kernel", "architecture") if facts.get(key))),
+        ("CPUs", facts.get("cpus")),
+        ("Memory", _size(facts.get("memory_bytes"))),
+        ("Docker", facts.get("docker_version")),
+        ("Fleet", facts.get("fleet_version")),
+        ("Tasks in hand", beat.get("in_hand")),
+        ("Tasks waiting", beat.get("queue_length")),
+        ("Engine answers", {True: "yes", False: "no"}.get(beat.get("docker_reachable"))),  # type: ignore[arg-type]
+    ]

@@ -1,0 +1,62 @@
+"""Joining: from an enrollment token, wherever it was given, to a credential on disk."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from fleet.contracts.enrollment import Credential
+    from fleet.settings import Settings
+
+
+def token_file_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--token-file",
+        metavar="FILE",
+        help="File that holds the token; - for standard input. Also by FLEET_TOKEN and FLEET_TOKEN_FILE.",
+    )(command)
+
+
+def token(settings: "Settings", *, given: str | None, file: str | None) -> str | None:
+    """Return the token by flag, by file, or by the settings; None where there is none at all.
+
+    Raises `errors.SettingsInvalid` for a file that cannot be read, and for two tokens at once.
+    """
+    from fleet import errors
+
+    if given and file:
+        raise click.UsageError("a token and --token-file: give one of them")
+    if given:
+        return given.strip()
+    if file is None:
+        return settings.token.get_secret_value() if settings.token else None
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise errors.SettingsInvalid(
+            f"--token-file: cannot read {file!r} ({exc})", remedy="give a readable file that holds the token"
+        ) from exc
+    if not text.strip():
+        raise errors.SettingsInvalid(f"--token-file: {file!r} is empty", remedy="put the token into it")
+    return text.strip()
+
+
+def enroll(settings: "Settings", *, host: str, token: str) -> "Credential":
+    """Redeem the token and save the credential.
+
+    Raises `errors.InvalidValue` (malformed), `errors.EnrollmentRefused`, `errors.BrokerUnavailable`, `errors.TimedOut`.
+    """
+    from importlib import metadata
+
+    from fleet import credentials, enrollment
+    from fleet.cli import progress, render
+
+    with progress.bar(f"waiting for the control plane to enroll {host}"):
+        credential = enrollment.join(token, host=host, version=metadata.version("dockfleet"))
+    path = settings.credential_path(host)
+    credentials.save(path, credential)
+    render.say(f"{host} is enrolled; its credential is {path}")
+    return credential

@@ -1,0 +1,93 @@
+"""The `fleet` command: the table of commands, and the one place where an error becomes a line and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from fleet.cli import failures
+from fleet.cli.grammar import Entry, LazyGroup, global_options
+
+_RUN, _HOSTS, _TASKS, _LOOK = "Run Fleet", "Hosts", "Tasks", "Look after it"
+
+#: Every command, in the order of the help. The summary is written here and taken by the command itself.
+ENTRIES = {
+    "up": Entry("fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, a host.", _RUN),
+    "worker": Entry("fleet.cli.worker:command", "Run the worker of a host.", _RUN),
+    "control": Entry("fleet.cli.control:command", "Run a control worker.", _RUN),
+    "flower": Entry("fleet.cli.flower:command", "Run Flower, the web view of workers and tasks.", _RUN),
+    "enroll": Entry("fleet.cli.enroll:command", "Make this machine a host, by a token.", _HOSTS),
+    "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
+    "host": Entry("fleet.cli.host:group", "List, show and label hosts.", _HOSTS),
+    "ps": Entry("fleet.cli.ps:command", "List the containers of the hosts.", _HOSTS),
+    "push-task": Entry("fleet.cli.push:command", "Push a task to one host, several, or all.", _TASKS),
+    "task": Entry("fleet.cli.task:group", "List, show and wait for tasks.", _TASKS),
+    "audit": Entry("fleet.cli.audit:group", "Read the audit: who did what, on which host, when.", _LOOK),
+    "health": Entry("fleet.cli.health:command", "Say whether a worker or the control plane is alive.", _LOOK),
+    "doctor": Entry("fleet.cli.doctor:command", "Check everything Fleet needs, and say what to do.", _LOOK),
+    "completion": Entry("fleet.cli.completion:command", "Print the completion script of a shell.", _LOOK),
+}
+
+_EPILOG = """\b
+Exit codes:
+    0  ok
+    1  the task failed
+    2  usage: something is written wrong
+    3  partly failed (several hosts)
+    4  refused, by the host, the control plane or you
+    5  not reachable: host offline, task expired, broker or database down
+  124  the time limit (--timeout) is over; the task goes on
+  130  interrupted
+
+Settings come from flags, then FLEET_* (FLEET_*_FILE for secrets), then the settings file, then defaults.
+"""
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        from importlib import metadata
+
+        click.echo(f"fleet {metadata.version('dockfleet')}")
+        ctx.exit()
+
+
+root = LazyGroup(
+    "fleet",
+    entries=ENTRIES,
+    help="Fleet runs work on many Docker hosts through one message broker.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    params=[
+        *global_options(hidden=False),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the version and exit.",
+        ),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    root._main_shell_completion({}, "fleet")  # noqa: SLF001 - what click's own main() does first
+    context: click.Context | None = None
+    try:
+        with root.make_context("fleet", given) as context:
+            root.invoke(context)
+        sys.stdout.flush()
+        code = 0
+    except BrokenPipeError:
+        # Whoever read our output has gone (`fleet audit list | head`); what is still buffered has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = failures.BROKEN_PIPE
+    except BaseException as exc:  # noqa: BLE001 - the last frame of the program: every error becomes a line here
+        code = failures.report(exc, context)
+    sys.exit(code)

@@ -1,0 +1,155 @@
+"""`fleet push-task`: push a task to hosts, and wait for what comes of it if asked to."""
+
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet.cli import invocation, outcomes, render, steps, types
+from fleet.cli.grammar import Command
+from fleet.cli.tables import Column
+from fleet.cli.types import DURATION, HOST_ID, PAIR, SELECTOR
+
+if TYPE_CHECKING:
+    from fleet.client import Target
+
+_PLAN = (
+    Column(heading="HOST", value=lambda row: row["host"]),
+    Column(heading="PRESENCE", value=lambda row: "online" if row["connected"] else "offline", state=True),
+    Column(heading="WOULD", value=lambda row: row["would"]),
+)
+
+
+def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from fleet.contracts import registry
+
+    return [name for name in registry.known() if name.startswith(incomplete)]
+
+
+@click.command(
+    "push-task",
+    cls=Command,
+    examples=(
+        "fleet push-task fleet.host.ping --host edge-7 --wait",
+        "fleet push-task fleet.containers.restart -l env=prod --arg container=web --follow",
+        "fleet push-task fleet.containers.list --all --json '{\"all\": false}' -o json --wait",
+    ),
+)
+@click.argument("task", shell_complete=_complete_task)
+@click.option("--host", "hosts", type=HOST_ID, multiple=True, help="To this host; may be repeated.")
+@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="To the hosts with all these labels.")
+@click.option("--all", "all_hosts", is_flag=True, help="To every host.")
+@click.option("--arg", "pairs", type=PAIR, multiple=True, help="An argument of the task; may be repeated.")
+@click.option("--json", "document", metavar="@FILE|-|JSON", help="All arguments as an object (-o json is the output).")
+@click.option(
+    "--offline",
+    type=click.Choice(["fail", "skip", "queue"]),
+    default="fail",
+    show_default=True,
+    help="About hosts that are not connected: push nothing at all, leave them out, or queue for them.",
+)
+@click.option("--expires", type=DURATION, help="A host must begin within this time, or not at all.")
+@click.option("--description", default="", metavar="TEXT", help="What it is for, for the record.")
+@click.option("--meta", type=PAIR, multiple=True, help="Metadata that goes with the task; may be repeated.")
+@click.option("--wait", "mode", flag_value="wait", help="Wait for the end, and print what came of it.")
+@click.option("--follow", "mode", flag_value="follow", help="The same, and tell each step on the way (stderr).")
+@click.option("--detach", "mode", flag_value="detach", default=True, help="Print the ids and return.  [default]")
+@click.option("--timeout", type=DURATION, help="How long to wait; the task goes on.  [default: no limit]")
+@click.option("--dry-run", is_flag=True, help="Say what would happen on which host, and push nothing.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    task: str,
+    hosts: tuple[str, ...],
+    selectors: tuple[dict[str, str], ...],
+    all_hosts: bool,
+    pairs: tuple[tuple[str, str], ...],
+    document: str | None,
+    offline: Any,
+    expires: timedelta | None,
+    description: str,
+    meta: tuple[tuple[str, str], ...],
+    mode: str,
+    timeout: timedelta | None,
+    dry_run: bool,
+) -> None:
+    """Push a task to one host, several, those with certain labels, or all.
+
+    Without --wait it returns when the broker has the task. Where several hosts are named, a host that is not connected
+    fails the whole push before anything is sent, unless --offline says otherwise.
+    """
+    from fleet.cli import arguments
+    from fleet.client import Fleet
+    from fleet.contracts import registry
+
+    if timeout and mode == "detach":
+        raise click.UsageError("--timeout goes with --wait or --follow; --expires limits the task itself")
+    contract = registry.get(task)
+    given = arguments.read(contract, pairs=pairs, document=document)
+    where = _where(hosts, selectors, all_hosts=all_hosts)
+    with Fleet(invocation.current().settings()) as fleet:
+        targets = fleet.targets(**where)
+        if dry_run:
+            ctx.exit(_tell_plan(targets, task=task, offline=offline))
+        _confirm(task, targets, all_hosts=all_hosts)
+        follow = mode == "follow" and not invocation.current().quiet
+        with steps.following(fleet, wanted=follow) as follower:
+            batch = fleet.push(
+                contract,
+                **where,
+                arguments=given,
+                offline=offline,
+                expires=expires,
+                description=description,
+                metadata=dict(meta),
+            )
+            if mode == "detach":
+                ctx.exit(outcomes.tell_pushed(batch))
+            follower.start(batch.run_ids)
+            code = outcomes.tell_ended(batch, timeout=timeout, bar=not follow)
+            follower.stop(grace=steps.GRACE_SECONDS)
+            ctx.exit(code)
+
+
+def _where(hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], *, all_hosts: bool) -> dict[str, Any]:
+    if bool(hosts) + bool(selectors) + all_hosts > 1:
+        raise click.UsageError("--host, -l and --all: use one of the three")
+    if hosts:
+        return {"on": hosts}
+    if selectors:
+        return {"selector": types.merge(selectors)}
+    if all_hosts:
+        return {"all_hosts": True}
+    raise click.UsageError("no host is selected; name one with --host or -l KEY=VALUE, or use --all to mean every host")
+
+
+def _confirm(task: str, targets: "list[Target]", *, all_hosts: bool) -> None:
+    """Ask before a push to every host; who is not at a terminal has made up their mind."""
+    if not all_hosts or invocation.current().yes or not sys.stdin.isatty():
+        return
+    from fleet import errors
+
+    if not click.confirm(f"Push {task} to all {len(targets)} hosts?", err=True):
+        raise errors.Refused("nothing was pushed")
+
+
+def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
+    """Print what a push would do; return the exit code that it would have."""
+    absent = {"fail": "fail the push: host_not_connected", "skip": "be left out", "queue": "get it queued"}[offline]
+    plan: list[Mapping[str, Any]] = [
+        {
+            "host": target.host,
+            "task": task,
+            "connected": target.connected,
+            "would": "run" if target.connected else absent,
+        }
+        for target in targets
+    ]
+    render.listing(plan, columns=_PLAN, key="host", empty="no hosts")
+    render.say("nothing was pushed (--dry-run)")
+    connected = sum(target.connected for target in targets)
+    fails = connected < len(targets) if offline == "fail" else connected == 0 and offline == "skip"
+    return 5 if fails else 0

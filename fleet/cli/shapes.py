@@ -1,0 +1,103 @@
+"""Shapes: the records that programs get, one function a noun (an audit
+event's is `audit.to_wire`). A key, once here, keeps its name and its meaning."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fleet.client import Outcome
+    from fleet.contracts.containers import Container
+    from fleet.contracts.presence import Heartbeat, Presence
+    from fleet.models import Attempt, EnrollmentToken, Host, Run
+
+
+def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | None") -> dict[str, Any]:
+    """`presence` is None where the broker, and with it the registry, could not be read."""
+    return {
+        "id": row.id,
+        "presence": presence.value if presence else "unknown",
+        "membership": row.membership,
+        "labels": row.labels,
+        "facts": row.facts,
+        "enrolled_at": row.enrolled_at,
+        "registered_at": row.registered_at,
+        "last_seen_at": row.last_seen_at,
+        "signed_off_at": row.signed_off_at,
+        "inventory_at": row.inventory_at,
+        "heartbeat": heartbeat.model_dump(mode="json") if heartbeat else None,
+    }
+
+
+def container(host_id: str, row: "Container") -> dict[str, Any]:
+    return {
+        "host": host_id,
+        "docker_id": row.docker_id,
+        "name": row.name,
+        "image": row.image,
+        "state": row.state,
+        "status": row.status,
+        "health": row.health,
+        "ports": [port.model_dump(mode="json") for port in row.ports],
+        "labels": row.labels,
+        "created": row.created,
+        "started": row.started,
+    }
+
+
+def run(row: "Run") -> dict[str, Any]:
+    """A task with everything that is known of it."""
+    return {
+        "id": row.id,
+        "host": row.host_id,
+        "task": row.task,
+        "state": row.state,
+        "description": row.description,
+        "submitted_by": row.submitted_by,
+        "submitted_at": row.submitted_at,
+        "assigned_at": row.assigned_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "not_after": row.not_after,
+        "batch": row.batch,
+        "progress": row.progress,
+        "arguments": row.arguments,
+        "metadata": row.meta,
+        "reply": row.reply,
+        "error": row.error,
+    }
+
+
+def attempt(row: "Attempt") -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "state": row.state,
+        "epoch": row.epoch,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "duration_seconds": row.duration_seconds,
+    }
+
+
+def token(row: "EnrollmentToken", *, state: str) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": state,
+        "host": row.host_id,
+        "labels": row.labels,
+        "uses_left": row.uses_left,
+        "created_by": row.created_by,
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+        "revoked_at": row.revoked_at,
+    }
+
+
+def outcome(run_id: str, host_id: str, ended: "Outcome | None", *, state: str = "queued") -> dict[str, Any]:
+    """How a pushed task stands; `ended` is None while that is not known, and `state` says what is."""
+    error = ended.error if ended else None
+    return {
+        "id": run_id,
+        "host": host_id,
+        "state": ended.state if ended else state,
+        "reply": ended.reply if ended else None,
+        "error": {"code": error.code, "message": error.message, "exit_code": error.exit_code} if error else None,
+    }

@@ -1,0 +1,116 @@
+"""Steps: audit events as lines for people, in lists and as they come."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import redaction
+
+if TYPE_CHECKING:
+    from fleet.client import Fleet, Watch
+
+FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired"})
+#: How long after the last result its last step may still arrive: the control plane records it before it tells it.
+GRACE_SECONDS = 2.0
+#: How soon the thread notices that it is to stop.
+_POLL_SECONDS = 0.2
+
+
+def brief(data: Mapping[str, Any], *, limit: int = 200) -> str:
+    """Return the data of an event or reply in one line: `step=pulling percent=40`."""
+    parts = []
+    for key, value in data.items():
+        if value not in (None, "", {}, [], ()):
+            shown = value if isinstance(value, str | int | float) else _count(value)
+            parts.append(f"{key}={shown}")
+    line = " ".join(parts)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _count(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{len(value)}]"
+    return "{" + ",".join(str(key) for key in list(value)[:3]) + ("…}" if len(value) > 3 else "}")
+
+
+def moment(event: Mapping[str, Any]) -> datetime:
+    """Return when an event happened, in local time."""
+    return datetime.fromisoformat(str(event["occurred_at"])).astimezone()
+
+
+def line(event: Mapping[str, Any], *, day: bool = False) -> str:
+    """Return one event (`audit.to_wire`) as a safe line; with `day` its date stands before the time."""
+    at = f"{moment(event):%Y-%m-%d %H:%M:%S}" if day else f"{moment(event):%H:%M:%S}"
+    words = (at, event.get("host") or event.get("actor") or "", event["event"], brief(event["data"]))
+    return redaction.for_terminal("  ".join(str(word) for word in words if word))
+
+
+class Follower:
+    """Tells the steps of certain runs on stderr, in a thread of its own."""
+
+    def __init__(self, watch: "Watch | None", *, broker_url: str) -> None:
+        self._watch = watch
+        self._broker_url = broker_url
+        self._unfinished: set[str] = set()
+        self._stopping = threading.Event()
+        self.stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, run_ids: Sequence[str]) -> None:
+        """Begin to tell; what was published since the watch was opened comes first."""
+        if self._watch is None or not run_ids:
+            return
+        self._unfinished = set(run_ids)
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, grace: float = 0.0) -> None:
+        """Stop; with grace, let the last steps arrive first."""
+        if self._thread is not None:
+            self.stopped.wait(grace)
+            self._stopping.set()
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        from fleet import errors
+        from fleet.broker.connection import translated
+
+        runs = frozenset(self._unfinished)
+        try:
+            with translated(self._broker_url):
+                while self._unfinished and not self._stopping.is_set():
+                    self._tell(runs)
+        except errors.BrokerUnavailable as exc:
+            click.echo(f"fleet: warning: the steps cannot be followed any more: {exc}", err=True)
+        finally:
+            self.stopped.set()
+
+    def _tell(self, runs: frozenset[str]) -> None:
+        assert self._watch is not None
+        for event in self._watch.events(timeout=_POLL_SECONDS):
+            if event.get("run") in runs:
+                click.echo(line(event), err=True)
+                if event["event"] in FINAL:
+                    self._unfinished.discard(event["run"])
+            if not self._unfinished or self._stopping.is_set():
+                return
+
+
+@contextmanager
+def following(fleet: "Fleet", *, wanted: bool) -> Iterator[Follower]:
+    """Open a watch before anything is pushed, so that no step is missed."""
+    url = fleet.dispatcher.broker_url
+    if not wanted:
+        yield Follower(None, broker_url=url)
+        return
+    with fleet.watch() as watch:
+        follower = Follower(watch, broker_url=url)
+        try:
+            yield follower
+        finally:
+            follower.stop()

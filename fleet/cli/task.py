@@ -1,0 +1,133 @@
+"""`fleet task`: pushed tasks, by their ids."""
+
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from fleet.cli import audit as audit_command
+from fleet.cli import invocation, outcomes, render, shapes, waiting, when
+from fleet.cli.grammar import Group
+from fleet.cli.tables import Column, Record
+from fleet.cli.types import DURATION, HOST_ID
+
+#: A task id has 38 characters and the host's; narrower terminals get its end, which these commands take as well.
+_WIDE = 120
+
+
+def _took(run: Record) -> str | None:
+    if run["started_at"] is None or run["finished_at"] is None:
+        return None
+    return when.span(run["finished_at"] - run["started_at"])
+
+
+_COLUMNS = (
+    Column(heading="HOST", value=lambda run: run["host"], to_width=_WIDE, shrinks=True),
+    Column(heading="ID", value=lambda run: audit_command.tail(run["id"]), to_width=_WIDE),
+    Column(heading="TASK ID", value=lambda run: run["id"], from_width=_WIDE),
+    Column(heading="TASK", value=lambda run: run["task"], shrinks=True),
+    Column(heading="STATE", value=lambda run: run["state"], state=True),
+    Column(heading="WHEN", value=lambda run: when.ago(run["submitted_at"])),
+    Column(heading="TOOK", value=_took, right=True),
+    Column(heading="BY", value=lambda run: run["submitted_by"], shrinks=True, from_width=100),
+    Column(heading="DESCRIPTION", value=lambda run: run["description"], shrinks=True, from_width=100),
+)
+STATES = ("queued", "accepted", "running", "succeeded", "failed", "rejected", "expired")
+
+
+@click.group("task", cls=Group)
+def group() -> None:
+    """List, show and wait for tasks.
+
+    A task is named by its id, HOST:UUID, or by enough of the id's end to be the only one.
+    """
+
+
+@group.command(
+    "list",
+    examples=(
+        "fleet task list",
+        "fleet task list --host edge-7 --state failed",
+        "fleet task list -o id --state queued",
+    ),
+)
+@click.option("--host", type=HOST_ID, help="Only on this host.")
+@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@click.option("--task", metavar="NAME", help="Only of this contract, such as fleet.host.ping.")
+@click.option("--batch", metavar="ID", help="Only of this push.")
+@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="The newest N.")
+def list_(**filters: Any) -> None:
+    """List tasks, the newest first."""
+    from fleet import runs
+
+    with invocation.database(invocation.current().settings()) as session:
+        records = [shapes.run(row) for row in runs.listing(session, **filters)]
+    given = any(value for name, value in filters.items() if name != "limit")
+    render.listing(
+        records,
+        columns=_COLUMNS,
+        key="id",
+        empty="no task matches" if given else "no tasks; see `fleet push-task --help`",
+    )
+
+
+@group.command("show", examples=("fleet task show 5f0d1c2b3a49", "fleet task show 5f0d1c2b3a49 -o json"))
+@click.argument("task_id")
+def show(task_id: str) -> None:
+    """Show all that is known of one task: who asked, what for, and what came of it."""
+    from fleet import runs
+
+    with invocation.database(invocation.current().settings()) as session:
+        row = runs.named(session, task_id)
+        tries = [shapes.attempt(attempt) for attempt in runs.attempts(session, row.id)]
+    record = {**shapes.run(row), "attempts": tries}
+    render.detail(record, key="id", rows=_rows(record))
+
+
+@group.command("events", examples=("fleet task events 5f0d1c2b3a49", "fleet task events 5f0d1c2b3a49 -o jsonl"))
+@click.argument("task_id")
+def events(task_id: str) -> None:
+    """List what was recorded of one task, step by step."""
+    from fleet import audit, runs
+
+    with invocation.database(invocation.current().settings()) as session:
+        run = runs.named(session, task_id)
+        rows = audit.events(session, run=run.id, after_id=0, limit=100_000)
+    columns = [c for c in audit_command.COLUMNS if c.heading not in {"HOST", "TASK", "TASK ID"}]
+    render.listing([audit.to_wire(row) for row in rows], columns=columns, key="id", empty="nothing was recorded yet")
+
+
+@group.command("wait", examples=("fleet task wait 5f0d1c2b3a49 --timeout 5m", "fleet task wait edge-7:$UUID -o json"))
+@click.argument("task_ids", nargs=-1, required=True)
+@click.option("--timeout", type=DURATION, help="How long to wait; the task goes on.  [default: no limit]")
+@click.pass_context
+def wait(ctx: click.Context, *, task_ids: tuple[str, ...], timeout: timedelta | None) -> None:
+    """Wait until tasks have ended, and print what came of them; the exit code tells, too."""
+    with waiting.earlier(invocation.current().settings(), task_ids) as pushed:
+        ctx.exit(outcomes.tell_ended(pushed, timeout=timeout))
+
+
+def _rows(run: Record) -> list[tuple[str, Any]]:
+    tries = run["attempts"]
+    error = run["error"] or {}
+    rows = [
+        ("Task", run["id"]),
+        ("Contract", run["task"] or "not known yet"),
+        ("Host", run["host"]),
+        ("State", run["state"]),
+        ("Description", run["description"]),
+        ("Arguments", run["arguments"]),
+        ("Metadata", run["metadata"]),
+        ("Submitted by", run["submitted_by"]),
+        ("Submitted", when.both(run["submitted_at"])),
+        ("Assigned", when.both(run["assigned_at"])),
+        ("Started", when.both(run["started_at"])),
+        ("Finished", when.both(run["finished_at"])),
+        ("Took", _took(run)),
+        ("Not after", when.both(run["not_after"])),
+        ("Attempts", len(tries)),
+        ("Push", run["batch"]),
+        ("Progress", run["progress"]),
+    ]
+    result = ("Error", f"{error.get('kind')}: {error.get('message')}") if error else ("Reply", run["reply"])
+    return [*rows, result]

@@ -1,0 +1,99 @@
+"""`fleet token`: enrollment tokens."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from fleet.cli import invocation, render, shapes, tables, when
+from fleet.cli.grammar import Group
+from fleet.cli.tables import Column
+from fleet.cli.types import DURATION, HOST_ID, PAIR
+
+if TYPE_CHECKING:
+    from fleet.models import EnrollmentToken
+
+_COLUMNS = (
+    Column(heading="TOKEN ID", value=lambda token: token["id"]),
+    Column(heading="STATE", value=lambda token: token["state"]),
+    Column(heading="USES", value=lambda token: token["uses_left"], right=True),
+    Column(heading="HOST", value=lambda token: token["host"] or "any", shrinks=True),
+    Column(heading="LABELS", value=lambda token: tables.labels(token["labels"]), shrinks=True),
+    Column(heading="EXPIRES", value=lambda token: when.ago(token["expires_at"])),
+    Column(heading="BY", value=lambda token: token["created_by"], shrinks=True, from_width=100),
+)
+
+
+@click.group("token", cls=Group)
+def group() -> None:
+    """Make, list and revoke enrollment tokens.
+
+    A token lets one machine (or as many as --uses says) become a host of this fleet. It is shown once, and only a hash
+    of it is kept.
+    """
+
+
+@group.command(
+    "create",
+    examples=(
+        "fleet token create",
+        "fleet token create --host-id edge-7 --label env=prod --ttl 1h",
+        "fleet token create -o id > token.txt",
+    ),
+)
+@click.option("--ttl", type=DURATION, default="15m", show_default=True, help="How long it can be used.")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many hosts it enrolls.")
+@click.option("--host-id", type=HOST_ID, help="The only host id that it enrolls.")
+@click.option("--label", "labels", type=PAIR, multiple=True, help="Label of the hosts it enrolls; may be repeated.")
+def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tuple[str, str], ...]) -> None:
+    """Make an enrollment token and print it."""
+    from fleet import enrollment
+
+    settings = invocation.current().settings()
+    with invocation.database(settings, write=True, create=True) as session:
+        token = enrollment.create_token(
+            session,
+            ttl=ttl,
+            uses=uses,
+            host_id=host_id,
+            labels=dict(labels),
+            created_by=settings.resolved_principal,
+            broker_url=settings.require_broker_url(),
+        )
+    record = {"token": token, "id": enrollment.parse_token(token).id, "expires_in_seconds": int(ttl.total_seconds())}
+    if invocation.current().format == "table":
+        click.echo(token)
+        render.say(f"On the host, within {when.span(ttl)}: fleet enroll TOKEN, then fleet worker")
+    else:
+        render.detail(record, key="token", rows=())
+
+
+@group.command("list", examples=("fleet token list", "fleet token list -o json"))
+def list_() -> None:
+    """List enrollment tokens, the used and the expired ones too."""
+    from fleet import enrollment
+
+    with invocation.database(invocation.current().settings()) as session:
+        records = [shapes.token(row, state=_state(row)) for row in enrollment.list_tokens(session)]
+    render.listing(records, columns=_COLUMNS, key="id", empty="no tokens; `fleet token create` makes one")
+
+
+@group.command("revoke", examples=("fleet token revoke 0123456789abcdef",))
+@click.argument("token_id")
+def revoke(token_id: str) -> None:
+    """Revoke a token by its id, so that it enrolls nobody any more."""
+    from fleet import enrollment
+
+    with invocation.database(invocation.current().settings(), write=True) as session:
+        enrollment.revoke_token(session, token_id)
+    render.say(f"token {token_id} is revoked")
+
+
+def _state(row: "EnrollmentToken") -> str:
+    from fleet import clock
+
+    if row.revoked_at:
+        return "revoked"
+    if row.uses_left < 1:
+        return "used"
+    return "expired" if row.expires_at <= clock.now() else "valid"

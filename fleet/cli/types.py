@@ -1,0 +1,117 @@
+"""Types of arguments: durations, host ids, labels and selectors, each with an error that says what is expected."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+#: Longer than any of Fleet's own limits; keeps sums of dates within what datetime can hold.
+_LONGEST = timedelta(days=3650)
+
+
+class _Duration(click.ParamType[timedelta, Any]):
+    """`15m`, `60s`, `1h30m`, `2d`; a bare number is refused, because nobody knows its unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = _DURATION.fullmatch(value.strip().lower()) if value.strip() else None
+        if match is None:
+            self.fail(f"{value!r} is no duration; write it like 15m, 60s, 1h30m or 2d", param, ctx)
+        if max(len(part or "") for part in match.groups()) > 9:
+            self.fail(f"{value!r} is longer than ten years", param, ctx)
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        if not timedelta(0) < duration <= _LONGEST:
+            self.fail(f"{value!r} must be more than nothing and at most ten years", param, ctx)
+        return duration
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        return "DURATION"
+
+
+class _HostId(click.ParamType[str, Any]):
+    """A host id; anything else raises `errors.InvalidValue`, which says what one looks like."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        from fleet import names
+
+        return names.host_id(value)
+
+
+class _Pair(click.ParamType[tuple[str, str], Any]):
+    """`KEY=VALUE`."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, separator, text = value.partition("=")
+        if not separator or not key.strip():
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key.strip(), text
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        return "KEY=VALUE"
+
+
+class _Selector(click.ParamType[dict[str, str], Any]):
+    """`KEY=VALUE` or several of them with commas; never empty, since that would be every host."""
+
+    name = "selector"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        selector: dict[str, str] = {}
+        for part in value.split(","):
+            key, separator, text = part.partition("=")
+            if not separator or not key.strip():
+                self.fail(f"{value!r} is no selector; write KEY=VALUE, or KEY=VALUE,KEY=VALUE", param, ctx)
+            if selector.setdefault(key.strip(), text.strip()) != text.strip():
+                self.fail(f"{value!r} asks for two values of {key.strip()!r}, which no host has", param, ctx)
+        return selector
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        return "KEY=VALUE"
+
+
+DURATION = _Duration()
+HOST_ID = _HostId()
+PAIR = _Pair()
+SELECTOR = _Selector()
+
+
+def merge(selectors: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
+    """Return several `-l` as one selector, None where there is none; a host must match all of it."""
+    merged: dict[str, str] = {}
+    for selector in selectors:
+        for key, value in selector.items():
+            if merged.setdefault(key, value) != value:
+                raise click.UsageError(f"-l {key}={merged[key]} and -l {key}={value}: no host has both")
+    return merged or None
+
+
+def changes(words: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+    """Split `KEY=VALUE` and `KEY-` into the labels to set and those to remove."""
+    to_set: dict[str, str] = {}
+    to_remove: set[str] = set()
+    for word in words:
+        key, separator, value = word.partition("=")
+        if separator and key:
+            to_set[key] = value
+        elif not separator and word.endswith("-") and len(word) > 1:
+            to_remove.add(word[:-1])
+        else:
+            raise click.UsageError(f"{word!r} is neither KEY=VALUE (set a label) nor KEY- (remove it)")
+    if both := to_set.keys() & to_remove:
+        raise click.UsageError(f"label {min(both)!r} is both set and removed")
+    return to_set, to_remove

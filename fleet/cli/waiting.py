@@ -1,0 +1,126 @@
+"""Waiting for tasks that were pushed earlier, maybe by somebody else.
+
+A result stays in the broker for a day, the ledger's record for good. Whoever has the database gets an answer for old
+tasks, and an error instead of an endless wait for an id that nobody ever used.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fleet.cli import invocation
+
+if TYPE_CHECKING:
+    from fleet.client import Batch, Fleet, Outcome
+    from fleet.models import Run
+    from fleet.settings import Settings
+
+#: How often the ledger is asked while a result is awaited.
+_LOOK_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """Runs of earlier pushes, to be waited for like those of a `client.Batch`."""
+
+    fleet: "Fleet"
+    run_ids: tuple[str, ...]
+    id: str | None = None
+    task: str | None = None
+    skipped: tuple[str, ...] = ()
+
+    def wait(self, *, timeout: float | None = None) -> "Iterator[Outcome]":
+        """Yield each run's outcome as it is known.
+
+        Raises `errors.TimedOut` after `timeout` seconds, `errors.NotFound` for a run that was never recorded.
+        """
+        from fleet import errors
+
+        ends = None if timeout is None else time.monotonic() + timeout
+        waiting = list(self.run_ids)
+        while True:
+            records = _records(self.fleet.settings, waiting)
+            ended = [outcome for run in (records or {}).values() if (outcome := _outcome(run))]
+            yield from ended
+            waiting = [run_id for run_id in waiting if run_id not in {outcome.run_id for outcome in ended}]
+            if not waiting:
+                return
+            left = _LOOK_SECONDS if ends is None else min(_LOOK_SECONDS, ends - time.monotonic())
+            try:
+                for outcome in self._results(waiting).wait(timeout=max(left, 0.01)):
+                    waiting.remove(outcome.run_id)
+                    yield outcome
+            except errors.TimedOut:
+                if ends is not None and time.monotonic() >= ends:
+                    raise
+            if records is not None:
+                self._refuse_unknown([run_id for run_id in waiting if run_id not in records])
+
+    def _results(self, run_ids: Sequence[str]) -> "Batch":
+        from fleet.client import Batch
+        from fleet.dispatch import RunResult
+
+        app = self.fleet.dispatcher.app
+        return Batch("", tuple(RunResult(run_id, backend=app.backend, app=app) for run_id in run_ids))
+
+    def _refuse_unknown(self, run_ids: Sequence[str]) -> None:
+        """Raise for runs that the ledger does not know although somebody writes it; a look-up later than the push."""
+        from fleet import errors, names
+
+        with invocation.broker(self.fleet.settings) as client:
+            recording = client.exists(names.CONTROL_LEASE)
+        if run_ids and recording:
+            raise errors.NotFound(
+                f"no task {run_ids[0]!r} is recorded", remedy="`fleet task list` shows those that are"
+            )
+
+
+@contextmanager
+def earlier(settings: "Settings", texts: Sequence[str]) -> "Iterator[Earlier]":
+    """Open what waits for the tasks that these words name: ids, or ends of ids where the database is at hand."""
+    from fleet import names, runs
+    from fleet.client import Fleet
+
+    chosen = []
+    for text in texts:
+        if ":" in text:
+            names.host_of_run(text)
+            chosen.append(text)
+        else:
+            with invocation.database(settings) as session:
+                chosen.append(runs.named(session, text).id)
+    with Fleet(settings) as fleet:
+        yield Earlier(fleet=fleet, run_ids=tuple(dict.fromkeys(chosen)))
+
+
+def _records(settings: "Settings", run_ids: Sequence[str]) -> "dict[str, Run] | None":
+    """Return what the ledger has of these runs; None where there is no ledger here."""
+    from sqlmodel import col, select
+
+    from fleet import errors
+    from fleet.models import Run
+
+    try:
+        with invocation.database(settings) as session:
+            return {run.id: run for run in session.exec(select(Run).where(col(Run.id).in_(run_ids))).all()}
+    except errors.DatabaseUnavailable:
+        return None
+
+
+def _outcome(run: "Run") -> "Outcome | None":
+    """Return how a recorded run ended; None while it has not."""
+    from fleet import errors
+    from fleet.client import Outcome
+
+    kind, message = (run.error or {}).get("kind", ""), (run.error or {}).get("message", "")
+    ended: dict[str, errors.FleetError | None] = {
+        "succeeded": None,
+        "failed": errors.TaskFailed(message, kind=kind),
+        "rejected": errors.TaskRejected(kind, message),
+        "expired": errors.TaskExpired(message),
+    }
+    if run.state not in ended:
+        return None
+    return Outcome(run.id, run.host_id, run.state, reply=run.reply, error=ended[run.state])
