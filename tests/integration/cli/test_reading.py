@@ -171,7 +171,7 @@ def test_a_dry_run_tells_who_would_get_it_and_pushes_nothing(cli: Cli, run_id: s
     stranger = cli("push-task", "fleet.host.ping", "--host", "lba")
     assert stranger.code == 5
     assert "did you mean 'lab'?" in stranger.error
-    skipped = cli("push-task", "fleet.host.ping", "--all", "--offline", "skip", "--json")
+    skipped = cli("push-task", "fleet.host.ping", "--all", "--offline", "skip", "-o", "json")
     assert skipped.code == 5
     assert skipped.json["skipped"] == ["edge-7", "lab"]
     with broker.connect() as client:
