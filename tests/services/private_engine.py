@@ -78,6 +78,18 @@ class PrivateEngine:
             check=False,
         )
 
+    @property
+    def daemon_pid(self) -> int:
+        """Process id of dockerd, as this machine counts."""
+        return self._daemon
+
+    def await_end(self) -> None:
+        """Wait for a daemon that was killed; its data stays, and `start` begins on it again."""
+        assert self._process is not None
+        self._process.wait(_STOP_SECONDS)
+        for leftover in ("docker.sock", "notify.sock", "dockerd.pid"):
+            (self._directory / leftover).unlink(missing_ok=True)
+
     def stop(self) -> None:
         """End the daemon, its containers and its network, and remove its directory; a second call does nothing."""
         process, self._process = self._process, None
