@@ -54,11 +54,13 @@ def state_directory(settings: Settings) -> list[Finding]:
 
 def host_credentials(settings: Settings) -> list[Finding]:
     """Each credential kept here must be usable."""
-    paths = [settings.credential] if settings.credential else sorted(settings.state_dir.glob("hosts/*/credential.json"))
+    paths = {path.parent.name: path for path in sorted(settings.state_dir.glob("hosts/*/credential.json"))}
+    if settings.credential:
+        paths = {settings.resolved_host_id: settings.credential}
     findings = []
-    for path in paths:
+    for host, path in paths.items():
         try:
-            credential = credentials.load(path)
+            credential = credentials.load(path, host=host)
         except errors.CredentialUnusable as exc:
             findings.append(Finding("credential", "fail", exc.message, exc.remedy))
         else:
