@@ -40,6 +40,7 @@ def command(
     from fleet import logs, services
 
     settings = invocation.current().settings(host_id=host_id, **flags)
+    logs.configure(settings.log_level, settings.log_format)
     host = settings.resolved_host_id
     credential = _credential(settings, host, given=token, file=token_file)
     logs.configure(settings.log_level, settings.log_format)
