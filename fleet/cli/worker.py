@@ -52,7 +52,7 @@ def _credential(settings: "Settings", host: str, *, given: str | None, file: str
     path = settings.credential_path(host)
     if not path.exists() and (token := joining.token(settings, given=given, file=file)):
         return joining.enroll(settings, host=host, token=token)
-    credential = credentials.load(path)
+    credential = credentials.load(path, host=host)
     if given or file:
         render.say(f"{host} is enrolled already ({path}); the token is not used")
     return credential

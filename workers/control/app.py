@@ -34,6 +34,7 @@ def main(settings: Settings) -> int:
     is refused with `errors.BrokerRefused` unless `allow_unsafe_broker` is set; a database that cannot be used is an
     error at once (`errors.DatabaseUnavailable`), because a wrong URL does not mend itself.
     """
+    logs.configure(settings.log_level, settings.log_format)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())

@@ -60,6 +60,7 @@ def main(settings: Settings, *, host: str, credential: Credential) -> int:
     Raises `errors.LocalFault` where another worker of this host runs on the same state directory, or its journal is
     unusable, and `errors.BrokerRefused` where the broker does not take the credential.
     """
+    logs.configure(settings.log_level, settings.log_format)
     _quieten_celery()
     broker_url = credential.broker_url.get_secret_value()
     with _only_worker(settings.host_dir(host) / "worker.lock", host):
