@@ -37,11 +37,12 @@ def command(
     It needs a credential: `fleet enroll` gets one, or a token here does so on the way. Whoever may push tasks to this
     host can use its Docker Engine, and that is as much as root may do.
     """
-    from fleet import services
+    from fleet import logs, services
 
     settings = invocation.current().settings(host_id=host_id, **flags)
     host = settings.resolved_host_id
     credential = _credential(settings, host, given=token, file=token_file)
+    logs.configure(settings.log_level, settings.log_format)
     ctx.exit(services.load("workers.host.app").main(settings, host=host, credential=credential))
 
 
