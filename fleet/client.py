@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import celery.exceptions
 from celery.result import ResultSet
@@ -77,7 +77,7 @@ class Batch:
             return
         waiting = set(self.run_ids)
         try:
-            for run_id, meta in ResultSet(self.results, app=self.results[0].app).iter_native(timeout=timeout):
+            for run_id, meta in ResultSet(list(self.results), app=self.results[0].app).iter_native(timeout=timeout):
                 waiting.discard(run_id)
                 yield _outcome(run_id, meta)
         except celery.exceptions.TimeoutError as exc:
@@ -93,7 +93,8 @@ def _outcome(run_id: str, meta: Mapping[str, Any]) -> Outcome:
     if meta["status"] == "SUCCESS":
         return Outcome(run_id, host, "succeeded", reply=result)
     error = result if isinstance(result, errors.FleetError) else errors.TaskFailed(str(result))
-    state = {errors.TaskRejected: "rejected", errors.TaskExpired: "expired"}.get(type(error), "failed")
+    states: dict[type, str] = {errors.TaskRejected: "rejected", errors.TaskExpired: "expired"}
+    state = states.get(type(error), "failed")
     return Outcome(run_id, host, state, error=error)
 
 
@@ -108,7 +109,7 @@ class Fleet:
     def dispatcher(self) -> Dispatcher:
         return Dispatcher(self.settings)
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -199,7 +200,7 @@ class Fleet:
     @contextmanager
     def watch(self) -> Iterator["Watch"]:
         """Listen to what the control plane records from now on."""
-        client = connect(self.dispatcher.broker_url, name="watch", retries=1)
+        client: Any = connect(self.dispatcher.broker_url, name="watch", retries=1)
         try:
             with translated(self.dispatcher.broker_url), client.pubsub(ignore_subscribe_messages=True) as pubsub:
                 pubsub.subscribe(names.WATCH)
@@ -211,7 +212,7 @@ class Fleet:
     def _enrolled(self) -> dict[str, dict[str, str]]:
         """Return accepted hosts and their labels."""
         with translated(self.dispatcher.broker_url):
-            records = self.dispatcher.redis.hgetall(names.HOSTS)
+            records: Any = self.dispatcher.redis.hgetall(names.HOSTS)
         return {host: json.loads(record)["labels"] for host, record in records.items()}
 
 

@@ -21,8 +21,8 @@ from fleet.cli.types import HOST_ID
 @click.option("--broker-url", metavar="URL", help="Where this host reaches the broker, if not where the token says.")
 @click.option("--force", is_flag=True, help="Enroll again although there is a credential, and replace it.")
 def command(
-    token: str | None, token_file: str | None, host_id: str | None, broker_url: str | None, force: bool
-) -> None:  # noqa: FBT001
+    *, token: str | None, token_file: str | None, host_id: str | None, broker_url: str | None, force: bool
+) -> None:
     """Make this machine a host, by a token from `fleet token create`.
 
     The token says where the broker is. What comes back, the credential, is saved in the state directory and found by

@@ -99,7 +99,7 @@ def test_a_container_that_is_not_there_is_a_refusal_with_the_next_step(engine: E
 
 
 def test_an_engine_that_is_not_there_is_said_with_its_address() -> None:
-    with pytest.raises(errors.EngineUnavailable, match="unix:///nowhere/docker.sock"):
+    with pytest.raises(errors.EngineUnavailable, match=r"unix:///nowhere/docker\.sock"):
         Engine("unix:///nowhere/docker.sock").version()
 
 

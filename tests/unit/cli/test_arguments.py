@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 import pytest
+from pydantic import Field
 
 from fleet import errors
 from fleet.cli import arguments
@@ -18,8 +19,8 @@ class Many(Request):
     count: int = 1
     ratio: float = 1.0
     flag: bool = False
-    words: list[str] = []
-    table: dict[str, int] = {}
+    words: list[str] = Field(default_factory=list)
+    table: dict[str, int] = Field(default_factory=dict)
     maybe: int | None = None
     level: Literal["low", "high"] = "low"
 
