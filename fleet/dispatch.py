@@ -4,13 +4,15 @@ Everything that can be known to be wrong is checked here, where the caller can s
 host, Celery options that cannot mean anything to a host.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 import kombu
+import redis
 from celery import Celery, Task
 from celery.canvas import Signature
 from celery.result import AsyncResult
@@ -123,6 +125,12 @@ class RunResult(AsyncResult):  # type: ignore[type-arg]  # generic in the stubs 
     @property
     def host(self) -> str:
         return names.host_of_run(self.id)
+
+    def __del__(self) -> None:
+        """Unsubscribe, as Celery does here, unless the process ends or the broker has gone: then nobody listens."""
+        if not sys.is_finalizing():
+            with suppress(redis.RedisError, OSError):
+                super().__del__()
 
 
 class ContractTask(Task):  # type: ignore[type-arg]

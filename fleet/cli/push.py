@@ -76,10 +76,10 @@ def command(
     timeout: timedelta | None,
     dry_run: bool,
 ) -> None:
-    """Push a task to one host, several, those with certain labels, or all.
+    """Push a task to one host, several, or all.
 
-    Without --wait it returns when the broker has the task. Where several hosts are named, a host that is not connected
-    fails the whole push before anything is sent, unless --offline says otherwise.
+    Several are named one by one, or by the labels that they all have. Without --wait it returns when the broker has the
+    task. A host that is not connected fails the whole push before anything is sent, unless --offline says otherwise.
     """
     from fleet.cli import arguments
     from fleet.client import Fleet

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 #: Longer than any of Fleet's own limits; keeps sums of dates within what datetime can hold.
 _LONGEST = timedelta(days=3650)
 

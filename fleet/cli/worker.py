@@ -43,6 +43,7 @@ def command(
     logs.configure(settings.log_level, settings.log_format)
     host = settings.resolved_host_id
     credential = _credential(settings, host, given=token, file=token_file)
+    logs.configure(settings.log_level, settings.log_format)
     ctx.exit(services.load("workers.host.app").main(settings, host=host, credential=credential))
 
 
