@@ -77,7 +77,9 @@ class Batch:
             return
         waiting = set(self.run_ids)
         try:
-            for run_id, meta in ResultSet(list(self.results), app=self.results[0].app).iter_native(timeout=timeout):
+            # Before it listens, Celery looks whether results are there already, and sleeps for `interval` after it.
+            results = ResultSet(list(self.results), app=self.results[0].app)
+            for run_id, meta in results.iter_native(timeout=timeout, interval=0):
                 waiting.discard(run_id)
                 yield _outcome(run_id, meta)
         except celery.exceptions.TimeoutError as exc:

@@ -54,9 +54,11 @@ def state_directory(settings: Settings) -> list[Finding]:
 
 def host_credentials(settings: Settings) -> list[Finding]:
     """Each credential kept here must be usable."""
-    kept = {path: path.parent.name for path in sorted(settings.state_dir.glob("hosts/*/credential.json"))}
+    paths = {path.parent.name: path for path in sorted(settings.state_dir.glob("hosts/*/credential.json"))}
+    if settings.credential:
+        paths = {settings.resolved_host_id: settings.credential}
     findings = []
-    for path, host in ({settings.credential: settings.resolved_host_id} if settings.credential else kept).items():
+    for host, path in paths.items():
         try:
             credential = credentials.load(path, host=host)
         except errors.CredentialUnusable as exc:
