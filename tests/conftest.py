@@ -4,4 +4,5 @@ pytest_plugins = (
     "tests.services.database",
     "tests.services.broker",
     "tests.services.docker",
+    "tests.services.system",
 )
