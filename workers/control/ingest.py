@@ -159,7 +159,7 @@ class Ingest:
         """Tell watchers what was committed."""
         with self._client.pipeline(transaction=False) as pipeline:
             for event in recorded.events:
-                pipeline.publish(names.WATCH, json.dumps(audit.to_wire(event)))
+                pipeline.publish(names.WATCH, json.dumps(audit.row_to_wire(event)))
             pipeline.execute()
 
     def sweep(self) -> None:
