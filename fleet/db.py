@@ -56,6 +56,7 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
         engine = create_engine(
             parsed,
             json_serializer=_ENCODER.encode,
+            hide_parameters=True,  # arguments of runs stay out of logs
             connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
         )
         _prepare_sqlite(engine)
@@ -64,6 +65,7 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
             parsed,
             pool_pre_ping=True,
             json_serializer=_ENCODER.encode,
+            hide_parameters=True,  # arguments of runs stay out of logs
             # a peer that vanished without a word is noticed within 10 s, also in the midst of a statement
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,

@@ -74,7 +74,7 @@ def apply_many(session: Session, reports: Sequence[Report]) -> None:
 def known_submissions(session: Session, run_ids: Iterable[str]) -> dict[str, str]:
     """Return which of these runs' `run.queued` have been taken in, with their principals."""
     query = select(Run.id, Run.submitted_by).where(col(Run.id).in_(list(run_ids)), col(Run.task) != "")
-    return dict(session.execute(query).tuples().all())
+    return {run_id: principal for run_id, principal in session.exec(query).all()}  # noqa: C416 - rows, not pairs
 
 
 def get(session: Session, run_id: str) -> Run:
@@ -268,10 +268,11 @@ def _write_attempts(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     def complete(statement: bulk.Insert) -> bulk.Insert:
         given, kept = statement.excluded, _ATTEMPTS.c
         values: dict[str, Any] = {
-            name: func.coalesce(kept[name], given[name]) for name in ("started_at", "finished_at", "duration_seconds")
+            # a try that has ended stays as it ended
+            name: case((kept.state == RunState.RUNNING, given[name]), else_=kept[name])
+            for name in ("state", "finished_at", "duration_seconds")
         }
-        # a try that has ended stays as it ended
-        values["state"] = case((kept.state == RunState.RUNNING, given.state), else_=kept.state)
+        values["started_at"] = func.coalesce(kept.started_at, given.started_at)
         return statement.on_conflict_do_update(index_elements=["run_id", "number"], set_=values)
 
     bulk.insert(session, _ATTEMPTS, rows, finish=complete)

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 import psycopg
+import redis
 
 from fleet import audit, db, inventory, names
 from fleet.contracts.reports import Report
@@ -23,7 +24,7 @@ from workers.control.ingest import Ingest
 HOSTS = 20
 
 
-def load(client: "brokers.redis.Redis", runs: int) -> int:
+def load(client: "redis.Redis", runs: int) -> int:
     """Fill the broker's lists; return how many reports lie there."""
     lists: dict[str, list[str]] = {}
 
