@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 import redis
-import structlog
 from sqlalchemy import Engine
 
-from fleet import audit, db, inventory, names
+from fleet import audit, db, inventory, logs, names
 from tests import factories
 from tests.services import database as databases
 from tests.services.broker import Broker
@@ -59,6 +58,15 @@ def heard(watcher: "redis.client.PubSub", count: int) -> None:
         assert watcher.get_message(timeout=4.5) is not None
 
 
+def pauses(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(isinstance(record.msg, logs.Event) and record.msg.name == "ingest.paused" for record in caplog.records)
+
+
+def until_paused(ingest: Ingest, caplog: pytest.LogCaptureFixture) -> None:
+    while not pauses(caplog):
+        assert not ingest.stopped.wait(0.01)
+
+
 def test_the_loop_takes_in_what_comes_and_stops_at_once(ingest: Ingest, broker: Broker, client: "redis.Redis") -> None:
     with watching(broker) as watcher:
         ingest.start()
@@ -91,34 +99,36 @@ def test_without_the_lease_nothing_is_touched(
 
 
 def test_reports_wait_while_the_broker_is_away(
-    ingest: Ingest, broker: Broker, client: "redis.Redis", engine: Engine
+    ingest: Ingest, broker: Broker, client: "redis.Redis", engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     ingest.start()
-    with structlog.testing.capture_logs() as logs:
-        broker.stop(kill=True)
-        while not any(entry["event"] == "ingest.paused" for entry in logs):
-            assert not ingest.stopped.wait(0.01)
-        broker.start()
-        with watching(broker) as watcher:
-            factories.push(client, *factories.life(names.new_run_id("edge-1")))
-            heard(watcher, 4)
-    assert [entry["event"] for entry in logs].count("ingest.paused") == 1, "one outage, one line"
+    broker.stop(kill=True)
+    until_paused(ingest, caplog)
+    broker.start()
+    with watching(broker) as watcher:
+        factories.push(client, *factories.life(names.new_run_id("edge-1")))
+        heard(watcher, 4)
+    assert pauses(caplog) == 1, "one outage, one line"
     with db.session(engine, write=False) as session:
         assert len(audit.events(session)) == 4
 
 
-def test_reports_wait_while_the_database_is_away(
-    ingest: Ingest, broker: Broker, client: "redis.Redis", engine: Engine, backend: str
+def test_reports_wait_while_the_database_is_away(  # noqa: PLR0917 - pytest gives them by name
+    ingest: Ingest,
+    broker: Broker,
+    client: "redis.Redis",
+    engine: Engine,
+    backend: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     ingest.start()
-    with structlog.testing.capture_logs() as logs, watching(broker) as watcher:
+    with watching(broker) as watcher:
         with away(engine, backend):
             factories.push(client, *factories.life(names.new_run_id("edge-1")))
-            while not any(entry["event"] == "ingest.paused" for entry in logs):
-                assert not ingest.stopped.wait(0.01)
+            until_paused(ingest, caplog)
             assert client.llen(names.reports("edge-1")) == 4
         heard(watcher, 4)
-    assert [entry["event"] for entry in logs].count("ingest.paused") == 1, "one outage, one line"
+    assert pauses(caplog) == 1, "one outage, one line"
     with db.session(engine, write=False) as session:
         assert len(audit.events(session)) == 4
     assert client.llen(names.reports("edge-1")) == 0

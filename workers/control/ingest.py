@@ -17,15 +17,14 @@ from itertools import islice
 from typing import Any, Protocol
 
 import redis
-import structlog
 from redis.client import NEVER_DECODE
 from sqlalchemy import Engine
 
-from fleet import audit, db, errors, names
+from fleet import audit, db, errors, logs, names
 from workers.control import recording
 from workers.control.recording import Batch, Recorded
 
-log = structlog.get_logger()
+log = logs.get(__name__)
 
 SWEEP_INTERVAL = timedelta(seconds=30)
 #: While there was news in the last two seconds a caller is probably waiting; otherwise ten looks a second are enough.
