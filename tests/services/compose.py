@@ -36,9 +36,9 @@ class Compose:
         }
 
     @staticmethod
-    def missing() -> str:
+    def absent() -> str:
         """Return why compose.yaml cannot be brought up here, or an empty string."""
-        if problem := PrivateEngine.missing() or base_images.missing():
+        if problem := PrivateEngine.absent() or base_images.absent():
             return problem
         return "" if shutil.which("docker-compose") else "not installed: docker-compose"
 
