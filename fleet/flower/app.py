@@ -9,11 +9,11 @@ from flower.options import options
 from flower.urls import settings as web_settings
 from tornado.ioloop import IOLoop
 
-from fleet import errors, logs, names
+from fleet import errors, logs, names, redaction
 from fleet.broker import app as broker_app
 from fleet.broker import connection
 from fleet.flower import pages
-from fleet.flower.heard import Answers, Inspector, Listener
+from fleet.flower.heard import Inspector, Listener
 from fleet.flower.password import obtain, path
 from fleet.settings import Settings
 
@@ -31,7 +31,10 @@ class Window(Flower):  # type: ignore[misc]
         loop = IOLoop.current()
         events = Listener(capp, loop, max_workers=MAX_WORKERS, max_tasks=MAX_TASKS)
         super().__init__(options=options, capp=capp, events=events, io_loop=loop, **web_settings)
-        self.inspector = Inspector(Answers(events, broker_url))
+        self.inspector = Inspector(events, broker_url)
+        # For the page of the broker. Flower would take them from kombu, which names our transport in them.
+        self.broker_uri = redaction.url(broker_url)
+        self.broker_uri_with_password = broker_url
         self.add_handlers(r".*", list(pages.HANDLERS))
 
 

@@ -6,8 +6,7 @@ worker's own events: a little less is known, and nobody waits.
 
 import asyncio
 import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,69 +60,57 @@ class Listener(Events):  # type: ignore[misc]
         super().stop()
 
 
-class Answers(Mapping[str, dict[str, Any]]):
-    """What stock Flower's inspector would know of each worker, made of events when it is asked for."""
+class Inspector:
+    """Stands where Flower's inspector stands, and asks nobody: a worker's page is made of the worker's events."""
+
+    #: what a worker's page waits for before it is shown: nothing
+    inspect_methods: tuple[str, ...] = ()
 
     def __init__(self, events: Listener, broker_url: str) -> None:
         self._events = events
         self._broker_url = redaction.url(broker_url)
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
+    @property
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """What is known of each worker, in the shape of the answers that Celery's workers give."""
         state = self._events.state
-        worker = state.workers[name]  # KeyError is what a Mapping owes
-        done = Counter(
-            task.name or "?" for task in state.tasks.values() if task.worker and task.worker.hostname == name
-        )
-        queues = []
-        if name.endswith(_NODE) and names.HOST_ID.fullmatch(name.removesuffix(_NODE)):
-            queues.append(_queue(names.queue(name.removesuffix(_NODE))))
-        last = (
-            datetime.fromtimestamp(max(worker.heartbeats), UTC).isoformat(timespec="seconds")
-            if worker.heartbeats
-            else None
-        )
+        totals: dict[str, Counter[str]] = defaultdict(Counter)
+        for task in state.tasks.values():
+            if task.worker:
+                totals[task.worker.hostname][task.name or "unknown"] += 1
+        return {name: self._answer(name, worker, dict(totals[name])) for name, worker in state.workers.items()}
+
+    def inspect(self, _worker: str | None = None) -> "asyncio.Future[None]":
+        """Return at once: there is nobody to wait for."""
+        asked: asyncio.Future[None] = asyncio.Future(loop=self._events.io_loop.asyncio_loop)
+        asked.set_result(None)
+        return asked
+
+    def _answer(self, name: str, worker: Any, total: dict[str, int]) -> dict[str, Any]:
+        host = name.removesuffix(_NODE)
+        ours = name.endswith(_NODE) and names.HOST_ID.fullmatch(host)
+        last = max(worker.heartbeats, default=None)
         return {
             "stats": {
                 "pid": worker.pid,
                 "broker": {"url": self._broker_url},
-                "total": dict(done),
+                "total": total,
                 "software": f"{worker.sw_ident} {worker.sw_ver} on {worker.sw_sys}",
                 "tasks in hand": worker.active,
-                "tasks processed since its start": worker.processed,
+                "tasks since its start": worker.processed,
                 "load average": worker.loadavg,
-                "last heartbeat event": last,
-                "more": f"`fleet host show {name.removesuffix(_NODE)}`: a host answers no questions from Flower",
+                "last heartbeat event": last and datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
+                "more": f"`fleet host show {host}`, since a host answers no questions from Flower",
             },
-            "active_queues": queues,
+            "active_queues": [_queue(names.queue(host))] if ours else [],
             "timestamp": worker.timestamp,
         }
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._events.state.workers))
-
-    def __len__(self) -> int:
-        return len(self._events.state.workers)
-
-
-class Inspector:
-    """Stands where Flower's inspector stands; asks nobody."""
-
-    #: what a worker's page waits for before it is shown: nothing
-    inspect_methods: tuple[str, ...] = ()
-
-    def __init__(self, workers: Answers) -> None:
-        self.workers = workers
-
-    def inspect(self, _worker: str | None = None) -> "asyncio.Future[None]":
-        """Return at once: the answers are there."""
-        asked: asyncio.Future[None] = asyncio.Future(loop=IOLoop.current().asyncio_loop)  # type: ignore[attr-defined]
-        asked.set_result(None)
-        return asked
 
 
 def _queue(name: str) -> dict[str, Any]:
     return {
         "name": name,
+        "exchange": None,
         "routing_key": name,
         "exclusive": True,
         "durable": True,
