@@ -116,6 +116,12 @@ def migrate(engine: Engine) -> None:
             _upgrade(connection)
 
 
+def schema_version(engine: Engine) -> str | None:
+    """Return the version of the schema that the database has; None where it has none."""
+    with translated(engine), engine.connect() as connection:
+        return _version(connection)
+
+
 def _known_versions() -> list[str]:
     return [path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py")]
 

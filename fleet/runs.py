@@ -5,6 +5,7 @@ Reports of different senders overtake each other: a host may report a run as suc
 move forward along `MOVES`, so reports may be repeated or come late without harm.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +38,8 @@ _TARGETS = {
     Kind.RUN_REJECTED: RunState.REJECTED,
     Kind.RUN_EXPIRED: RunState.EXPIRED,
 }
+#: The end of a run id, enough of it not to be a guess.
+_ENDING = re.compile(r"[0-9a-f-]{4,36}")
 #: Kinds of reports that are about a run.
 KINDS = frozenset({Kind.RUN_QUEUED, Kind.RUN_PROGRESSED, *_TARGETS})
 #: Columns that a host's reports change, beside the state.
@@ -83,6 +86,20 @@ def get(session: Session, run_id: str) -> Run:
             f"no task {run_id!r} is recorded", remedy=f"`fleet task list --host {host}` shows those that are"
         )
     return run
+
+
+def named(session: Session, text: str) -> Run:
+    """Return the run of that id, or the only one whose id ends so: lists on narrow terminals show the last 12 digits.
+
+    Raises `errors.InvalidValue` for what can be neither, `errors.NotFound` for none or several.
+    """
+    if ":" in text or not _ENDING.fullmatch(text):
+        return get(session, text)
+    found = session.exec(select(Run).where(col(Run.id).endswith(text)).order_by(col(Run.id)).limit(2)).all()
+    if len(found) != 1:
+        problem = "several tasks end" if found else "no recorded task ends"
+        raise errors.NotFound(f"{problem} in {text!r}", remedy="`fleet task list -o id` shows whole ids")
+    return found[0]
 
 
 def listing(

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column(heading="NO", value=lambda event: event["id"], right=True, from_width=100),
-    Column(heading="WHEN", value=lambda event: when.ago(steps.moment(event))),
+    Column(heading="AGE", value=lambda event: when.age(steps.moment(event)), right=True),
     Column(heading="EVENT", value=lambda event: event["event"]),
     Column(heading="HOST", value=lambda event: event["host"], shrinks=True),
-    Column(heading="BY", value=lambda event: event["actor"], shrinks=True),
+    Column(
+        heading="BY", value=lambda event: "host" if event["actor"] == event["host"] else event["actor"], shrinks=True
+    ),
     Column(heading="TASK", value=lambda event: tail(event["run"]), to_width=130),
     Column(heading="TASK ID", value=lambda event: event["run"], from_width=130),
     Column(heading="WHAT", value=lambda event: steps.brief(event["data"]), shrinks=True),
@@ -59,7 +61,7 @@ def group() -> None:
 
 @group.command(
     "list",
-    examples=("fleet audit list --host edge-7 --since 1h", "fleet audit list --event run.failed -o jsonl -n 1000"),
+    examples=("fleet audit list --host edge-7 --since 1h", "fleet audit list --event run.failed -o jsonl"),
 )
 @_filters
 @click.option("--since", type=DURATION, help="Only what was recorded within this time.")

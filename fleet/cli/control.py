@@ -10,7 +10,7 @@ from fleet.cli.grammar import Command
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="[default: console]")
 @click.pass_context
-def command(ctx: click.Context, **flags: str | None) -> None:
+def command(ctx: click.Context, /, **flags: str | None) -> None:
     """Run a control worker, in the foreground, until it is told to stop.
 
     It enrolls hosts, writes what they report into the database, and keeps the audit. Several may run; one at a time

@@ -77,12 +77,13 @@ def label(host_id: str, words: tuple[str, ...]) -> None:
     settings = invocation.current().settings()
     with invocation.database(settings, write=True) as session:
         row = inventory.set_labels(session, host_id, to_set, to_remove)
-        record = {"id": host_id, "labels": dict(row.labels)}
-        changed = {"set": to_set, "removed": sorted(to_remove), "labels": record["labels"]}
+        labels = dict(row.labels)
+        changed = {"set": to_set, "removed": sorted(to_remove), "labels": labels}
         actor = names.principal_sender(settings.resolved_principal)
         audit.record(session, event="host.labeled", actor=actor, host_id=host_id, data=changed)
     _publish(settings, host_id)
-    render.detail(record, key="id", rows=[("Host", host_id), ("Labels", tables.labels(record["labels"]))])
+    record = {"id": host_id, "labels": labels}
+    render.detail(record, key="id", rows=[("Host", host_id), ("Labels", tables.labels(labels))])
 
 
 def _publish(settings: "Settings", host_id: str) -> None:

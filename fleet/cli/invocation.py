@@ -61,7 +61,7 @@ def database(settings: "Settings", *, write: bool = False, create: bool = False)
 
 
 @contextmanager
-def broker(settings: "Settings") -> Iterator["redis.Redis[str]"]:
+def broker(settings: "Settings") -> Iterator["redis.Redis"]:
     """Connect to the broker; its errors become `errors.BrokerUnavailable` or `errors.BrokerRefused`."""
     from fleet.broker import connection
 

@@ -12,7 +12,7 @@ from fleet.cli.grammar import Entry, LazyGroup, global_options
 
 _RUN, _HOSTS, _TASKS, _LOOK = "Run Fleet", "Hosts", "Tasks", "Look after it"
 
-#: Every command, in the order of the help. The summary is written here and taken by the command itself.
+#: Every command, in the order of the help. A command's own help begins with its summary.
 ENTRIES = {
     "up": Entry("fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, a host.", _RUN),
     "worker": Entry("fleet.cli.worker:command", "Run the worker of a host.", _RUN),

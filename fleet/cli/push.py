@@ -33,8 +33,8 @@ def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str
     cls=Command,
     examples=(
         "fleet push-task fleet.host.ping --host edge-7 --wait",
-        "fleet push-task fleet.containers.restart -l env=prod --arg container=web --follow",
-        "fleet push-task fleet.containers.list --all --json '{\"all\": false}' -o json --wait",
+        "fleet push-task fleet.containers.stop -l env=lab --arg container=web --follow",
+        "fleet push-task fleet.containers.list --all --json '{}' --wait -o json",
     ),
 )
 @click.argument("task", shell_complete=_complete_task)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired"})
 #: How long after the last result its last step may still arrive: the control plane records it before it tells it.
 GRACE_SECONDS = 2.0
+#: Fields that have a column of their own, or that nobody reads.
+_TOLD_ELSEWHERE = frozenset({"host", "submitted_by", "submitted_at", "message", "batch"})
 #: How soon the thread notices that it is to stop.
 _POLL_SECONDS = 0.2
 
@@ -24,7 +26,7 @@ def brief(data: Mapping[str, Any], *, limit: int = 200) -> str:
     """Return the data of an event or reply in one line: `step=pulling percent=40`."""
     parts = []
     for key, value in data.items():
-        if value not in (None, "", {}, [], ()):
+        if key not in _TOLD_ELSEWHERE and value not in (None, "", {}, [], ()):
             shown = value if isinstance(value, str | int | float) else _count(value)
             parts.append(f"{key}={shown}")
     line = " ".join(parts)

@@ -94,7 +94,13 @@ def show(records: Sequence[Record], *, columns: Sequence[Column]) -> None:
         )
     for record in records:
         table.add_row(*(_cell(column, record) for column in shown))
-    out.print(table)
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        out.file.write(f"{line.rstrip()}\n")
 
 
 def show_detail(rows: Iterable[tuple[str, Any]]) -> None:

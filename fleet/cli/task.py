@@ -27,7 +27,7 @@ _COLUMNS = (
     Column(heading="TASK ID", value=lambda run: run["id"], from_width=_WIDE),
     Column(heading="TASK", value=lambda run: run["task"], shrinks=True),
     Column(heading="STATE", value=lambda run: run["state"], state=True),
-    Column(heading="WHEN", value=lambda run: when.ago(run["submitted_at"])),
+    Column(heading="AGE", value=lambda run: when.age(run["submitted_at"]), right=True),
     Column(heading="TOOK", value=_took, right=True),
     Column(heading="BY", value=lambda run: run["submitted_by"], shrinks=True, from_width=100),
     Column(heading="DESCRIPTION", value=lambda run: run["description"], shrinks=True, from_width=100),

@@ -34,6 +34,12 @@ def ago(moment: datetime | None) -> str:
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
 
 
+def age(moment: datetime) -> str:
+    """Return how long ago a moment was, for a column headed AGE; nothing is younger than 0s."""
+    seconds = round((clock.now() - moment).total_seconds())
+    return span(seconds) if seconds >= 1 else "0s"
+
+
 def both(moment: datetime | None) -> str | None:
     """Return the moment itself, and how long ago it was; None stays None."""
     return None if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z} ({ago(moment)})"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="[default: console]")
 @click.pass_context
 def command(
-    ctx: click.Context, *, host_id: str | None, token: str | None, token_file: str | None, **flags: str | int | None
+    ctx: click.Context, /, *, host_id: str | None, token: str | None, token_file: str | None, **flags: str | int | None
 ) -> None:
     """Run the worker of a host, in the foreground, until it is told to stop.
 
