@@ -4,4 +4,5 @@ pytest_plugins = (
     "tests.services.broker",
     "tests.services.browser",
     "tests.services.database",
+    "tests.services.wheels",
 )

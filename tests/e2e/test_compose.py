@@ -75,7 +75,7 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack(wheelhouse: Path) -> Iterator[Stack]:
     if problem := Compose.absent():
         missing(problem)
     # A short path: the Engine's sockets lie below it, and their names may have 107 bytes.
@@ -85,7 +85,7 @@ def stack() -> Iterator[Stack]:
         try:
             with closing(engine.client()) as client:
                 base_images.load_all(client)
-                checkout(Path(directory) / "checkout")
+                checkout(Path(directory) / "checkout", wheelhouse=wheelhouse)
                 compose = Compose(
                     directory=Path(directory) / "checkout",
                     engine=engine,

@@ -135,6 +135,9 @@ def _userland() -> RootTree:
 def _python() -> RootTree:
     tree = _userland()
     tree.programs(["useradd", "groupadd"])
+    # Wheels with compiled parts expect what every Debian has.
+    for library in ("libgcc_s.so.1", "libstdc++.so.6"):
+        tree.system_library(library)
     tree.text("etc/login.defs", "SYS_UID_MIN 100\nSYS_UID_MAX 999\nUID_MIN 1000\nUID_MAX 60000\nGID_MIN 1000\n")
     tree.text("etc/shadow", "root:*:19000:0:99999:7:::\n", mode=0o600)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -84,5 +84,14 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 
 def test_the_exit_codes_stand_in_the_help() -> None:
     text = root.get_help(click.Context(root, info_name="fleet"))
-    for code in ("0  ok", "1  the task failed", "2  usage", "3  partly", "4  refused", "5  not reachable", "124", "130"):
+    for code in (
+        "0  ok",
+        "1  the task failed",
+        "2  usage",
+        "3  partly",
+        "4  refused",
+        "5  not reachable",
+        "124",
+        "130",
+    ):
         assert code in text

@@ -12,13 +12,16 @@ from fleet.cli import types, when
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("60s", 60), ("15m", 900), ("1h30m", 5400), ("2d", 172_800), ("1d1h1m1s", 90_061), ("1H", 3600)]
+    ("text", "seconds"),
+    [("60s", 60), ("15m", 900), ("1h30m", 5400), ("2d", 172_800), ("1d1h1m1s", 90_061), ("1H", 3600)],
 )
 def test_a_duration_has_units(text: str, seconds: int) -> None:
     assert types.DURATION.convert(text, None, None) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "15", "m", "-5s", "5 s", "1.5h", "30m1h", "0s", "99999d", "9" * 40 + "s", "１５m"])
+@pytest.mark.parametrize(
+    "text", ["", "15", "m", "-5s", "5 s", "1.5h", "30m1h", "0s", "99999d", "9" * 40 + "s", "１５m"]
+)
 def test_a_duration_that_is_none_is_refused_by_its_text(text: str) -> None:
     with pytest.raises(click.BadParameter, match="'") as caught:
         types.DURATION.convert(text, None, None)
@@ -35,7 +38,16 @@ def test_a_span_of_whole_units_is_read_back(duration: timedelta) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0ms"), (0.25, "250ms"), (1, "1s"), (59.6, "1m"), (72, "1m12s"), (3600, "1h"), (45_000, "12h"), (90_000, "1d1h")],
+    [
+        (0, "0ms"),
+        (0.25, "250ms"),
+        (1, "1s"),
+        (59.6, "1m"),
+        (72, "1m12s"),
+        (3600, "1h"),
+        (45_000, "12h"),
+        (90_000, "1d1h"),
+    ],
 )
 def test_a_span_is_shown_in_two_units_at_most(seconds: float, shown: str) -> None:
     assert when.span(seconds) == shown
