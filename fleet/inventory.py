@@ -148,16 +148,17 @@ def forget_containers(session: Session, host_id: str) -> None:
 
 def publish_hosts(session: Session, client: "redis.Redis", host: str | None = None) -> None:
     """Write the registry hash: every host that is a member, or the one named. Call it after the change is committed."""
+    # Read before the database: a host that is published in between is in neither list, and stays.
+    published: set[Any] = set(client.hkeys(names.HOSTS)) if host is None else {host}  # type: ignore[arg-type]
     query = select(Host).where(Host.membership == Membership.ACCEPTED)
     found = session.exec(query if host is None else query.where(Host.id == names.host_id(host))).all()
     entries: dict[Any, Any] = {
         each.id: json.dumps({"labels": each.labels, "membership": each.membership}) for each in found
     }
+    gone = published - entries.keys()
     with client.pipeline(transaction=True) as pipeline:
-        if host is None:
-            pipeline.delete(names.HOSTS)
-        elif not entries:
-            pipeline.hdel(names.HOSTS, host)
+        if gone:
+            pipeline.hdel(names.HOSTS, *gone)
         if entries:
             pipeline.hset(names.HOSTS, mapping=entries)
         pipeline.execute()

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     flower_port: int = Field(5555, ge=1, le=65535)
     flower_user: str = "fleet"
     flower_password: SecretStr | None = Field(None, description="default: made and kept in the state directory")
+    allow_unsafe_broker: bool = Field(False, description="run on a broker that can lose tasks (doctor says why)")
     inventory_interval: timedelta = Field(
         timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(hours=1), description="time between full syncs"
     )
@@ -116,6 +117,24 @@ class Settings(BaseSettings):
     @property
     def resolved_docker_url(self) -> str:
         return self.docker_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+    @property
+    def resolved_advertise_host(self) -> str:
+        """The address that the host registers: the setting, else AGENT_HOST, else the hostname."""
+        return self.advertise_host or os.environ.get("AGENT_HOST") or socket.gethostname()
+
+    @property
+    def resolved_advertise_port(self) -> int:
+        """The port that the host registers: the setting, else AGENT_PORT, else 8000.
+
+        Raises `errors.SettingsInvalid` for an AGENT_PORT that is no port.
+        """
+        if self.advertise_port is not None:
+            return self.advertise_port
+        given = os.environ.get("AGENT_PORT") or str(DEFAULT_PORT)
+        if not given.isascii() or not given.isdecimal() or not 1 <= int(given) <= 65535:
+            raise errors.SettingsInvalid(f"AGENT_PORT: {given!r} is not a port", remedy="use a number from 1 to 65535")
+        return int(given)
 
     def host_dir(self, host: str) -> Path:
         """Return the directory of one host's credential and journal."""

@@ -1,8 +1,9 @@
-"""Fixtures of all tests come from the modules named here."""
+"""Fixtures of all tests come from the modules named here, those that others import first."""
 
 pytest_plugins = (
-    "tests.services.broker",
-    "tests.services.browser",
     "tests.services.database",
+    "tests.services.broker",
+    "tests.services.docker",
+    "tests.services.browser",
     "tests.services.wheels",
 )

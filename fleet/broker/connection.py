@@ -93,3 +93,19 @@ def check(client: "redis.Redis[Any]", url: str) -> str:
             remedy="Fleet needs Redis or Valkey 7.0 or newer",
         )
     return version
+
+
+def check_durability(client: "redis.Redis[Any]", url: str) -> list[str]:
+    """Return what makes this broker lose tasks, a sentence each; empty for one that keeps what it is given.
+
+    INFO says all of it, so it also works on a broker where CONFIG is not allowed.
+    """
+    with translated(url):
+        info: dict[str, Any] = client.info()
+    problems = []
+    if not info.get("aof_enabled"):
+        problems.append("appendonly is off: a restart forgets queues (set `appendonly yes`)")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        problems.append(f"maxmemory-policy is {policy}: a full broker drops queues (set `maxmemory-policy noeviction`)")
+    return problems

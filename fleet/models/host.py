@@ -28,6 +28,8 @@ class Host(SQLModel, table=True):
     #: the host's own words: `contracts.hosts.Facts` as JSON, empty before the first registration
     facts: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     enrolled_at: datetime = Field(sa_type=UtcDateTime)
+    #: id of the request that enrolled it, so that the same request again is recognised
+    enrolled_by: str | None = Field(default=None, max_length=36)
     registered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     #: of the last heartbeat that the control plane saw
     last_seen_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

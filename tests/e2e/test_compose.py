@@ -76,7 +76,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(wheelhouse: Path) -> Iterator[Stack]:
-    if problem := Compose.absent():
+    if problem := Compose.missing():
         missing(problem)
     # A short path: the Engine's sockets lie below it, and their names may have 107 bytes.
     with TemporaryDirectory(prefix="fleet-") as directory:

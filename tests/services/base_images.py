@@ -78,7 +78,7 @@ _USERLAND = frozenset(
 )
 
 
-def absent() -> str:
+def missing() -> str:
     """Return what this machine lacks to make the images from, or an empty string."""
     programs = {"redis-cli": _REDIS_CLI.is_file(), "PostgreSQL": any(_POSTGRES.glob("*/bin/initdb"))}
     lacking = [name for name, there in programs.items() if not there]

@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.services.database import missing
+from tests.services import database
 
 _FLAGS = (
     "--headless=new",
@@ -81,7 +81,7 @@ class Browser:
         return path
 
 
-def absent() -> str:
+def missing() -> str:
     """Return why no browser can be started here, or an empty string."""
     lacking = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
     return f"not installed: {', '.join(lacking)}" if lacking else ""
@@ -105,7 +105,7 @@ def started(*, width: int = 1280, height: int = 800) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    if problem := absent():
-        missing(problem)
+    if problem := missing():
+        database.missing(problem)
     with started() as window:
         yield window

@@ -34,9 +34,9 @@ class Compose:
         }
 
     @staticmethod
-    def absent() -> str:
+    def missing() -> str:
         """Return why compose.yaml cannot be brought up here, or an empty string."""
-        if problem := PrivateEngine.absent() or base_images.absent():
+        if problem := PrivateEngine.missing() or base_images.missing():
             return problem
         return "" if shutil.which("docker-compose") else "not installed: docker-compose"
 

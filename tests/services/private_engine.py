@@ -35,7 +35,7 @@ class PrivateEngine:
         self._daemon = 0
 
     @staticmethod
-    def absent() -> str:
+    def missing() -> str:
         """Return why no Engine can be started here, or an empty string."""
         if os.geteuid() != 0:
             return "starting a Docker Engine takes root"
@@ -77,6 +77,18 @@ class PrivateEngine:
             timeout=timeout_seconds,
             check=False,
         )
+
+    @property
+    def daemon_pid(self) -> int:
+        """Process id of dockerd, as this machine counts."""
+        return self._daemon
+
+    def await_end(self) -> None:
+        """Wait for a daemon that was killed; its data stays, and `start` begins on it again."""
+        assert self._process is not None
+        self._process.wait(_STOP_SECONDS)
+        for leftover in ("docker.sock", "notify.sock", "dockerd.pid"):
+            (self._directory / leftover).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End the daemon, its containers and its network, and remove its directory; a second call does nothing."""

@@ -139,9 +139,7 @@ class HostWorker:
             hostname=names.worker_node(host),
             pool="threads",
             concurrency=settings.concurrency,
-            consumer_cls=partial(
-                HostConsumer, guard=guard, pulse=pulse, on_connected=lambda: self._beat.hurry("heartbeat")
-            ),
+            consumer_cls=partial(HostConsumer, guard=guard, pulse=pulse, on_connected=self._on_connected),
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=False,
@@ -161,6 +159,11 @@ class HostWorker:
         finally:
             self._take_leave()
         return int(self._worker.exitcode or 0)
+
+    def _on_connected(self) -> None:
+        """Write anew what the broker may have lost, instead of waiting for its time."""
+        self._beat.hurry("heartbeat")
+        self._inventory.sync_now()
 
     def _on_ready(self, **_: Any) -> None:
         # Running tasks are kept through a connection loss on purpose; the journal makes that safe. Celery switches this

@@ -64,6 +64,7 @@ def _hosts() -> None:
         sa.Column("labels", JSON, nullable=False),
         sa.Column("facts", JSON, nullable=False),
         sa.Column("enrolled_at", MOMENT, nullable=False),
+        sa.Column("enrolled_by", sa.String(36)),
         sa.Column("registered_at", MOMENT),
         sa.Column("last_seen_at", MOMENT),
         sa.Column("signed_off_at", MOMENT),

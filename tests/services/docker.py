@@ -1,0 +1,74 @@
+"""A real Docker Engine for tests, with one image made here: busybox, since nothing can be pulled.
+
+The Engine is private (`tests.services.private_engine`) and lives for the whole session; each test gets it without
+containers. Where no Engine can be started the tests are skipped on a laptop and fail where CI is set.
+"""
+
+import io
+import os
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.services.database import missing
+from tests.services.private_engine import PrivateEngine
+
+IMAGE = "fleet-test/busybox:latest"
+
+
+def busybox_root() -> bytes:
+    """Return a root file system with a static busybox and its applets, as a tar archive."""
+    binary = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("bin/busybox")
+        entry.size, entry.mode = len(binary), 0o755
+        archive.addfile(entry, io.BytesIO(binary))
+        for applet in ("sh", "sleep", "cat", "ls", "httpd", "true", "false"):
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return buffer.getvalue()
+
+
+def require_engine() -> None:
+    """Skip, or fail in CI, where no Engine can be started."""
+    if reason := PrivateEngine.missing():
+        missing(f"no Docker Engine: {reason}")
+    if not shutil.which("busybox"):
+        missing("no Docker image: busybox is not installed (busybox-static)")
+
+
+@pytest.fixture(scope="session")
+def session_engine() -> Iterator[PrivateEngine]:
+    require_engine()
+    # A socket's path may have 108 bytes; pytest's own directories are longer.
+    engine = PrivateEngine(Path("/tmp") / f"fleet-engine-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    engine.start()
+    client = engine.client()
+    client.api.import_image_from_data(busybox_root(), repository=IMAGE.partition(":")[0], tag="latest")
+    client.close()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def docker_engine(session_engine: PrivateEngine) -> Iterator[PrivateEngine]:
+    """The Engine, without any container."""
+    yield session_engine
+    client = session_engine.client()
+    for container in client.containers.list(all=True, ignore_removed=True):
+        container.remove(force=True)
+    client.close()
+
+
+@pytest.fixture
+def docker_client(docker_engine: PrivateEngine) -> Iterator[docker.DockerClient]:
+    client = docker_engine.client()
+    yield client
+    client.close()

@@ -1,0 +1,53 @@
+"""Facts: what this host finds out about itself."""
+
+import os
+import platform
+import socket
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+
+from fleet import errors
+from fleet.contracts.hosts import Facts
+from fleet.settings import Settings
+from workers.host.engine import Engine
+
+
+def detect(settings: Settings, engine: Engine) -> Facts:
+    """Look around; an Engine that does not answer leaves `docker_version` empty."""
+    hostname = socket.gethostname()
+    return Facts(
+        hostname=hostname,
+        address=settings.resolved_advertise_host,
+        port=settings.resolved_advertise_port,
+        fleet_version=fleet_version(),
+        python_version=platform.python_version(),
+        os=_operating_system(),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        cpus=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        docker_version=_docker_version(engine),
+    )
+
+
+def fleet_version() -> str:
+    """Return the installed version of Fleet; "0+uninstalled" when it runs from a checkout that is not installed."""
+    try:
+        return version("dockfleet")
+    except PackageNotFoundError:
+        return "0+uninstalled"
+
+
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _docker_version(engine: Engine) -> str | None:
+    try:
+        return engine.version()
+    except errors.FleetError:
+        return None
