@@ -31,6 +31,11 @@ def folder() -> Path:
     )
 
 
+def is_checkout() -> bool:
+    """Say whether Fleet runs from its source tree (or an editable install), not from a wheel."""
+    return folder() == Path(fleet.__file__).parent.parent
+
+
 def load(name: str) -> ModuleType:
     """Import a module of the services folder, such as "workers.host.app", whoever else has a package of that name.
 

@@ -183,6 +183,11 @@ def load(*, config: Path | None = None, **flags: Any) -> Settings:
         raise errors.SettingsInvalid(_explain(exc, given), remedy="`fleet --help` lists the settings") from exc
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment for a child process: this one's, with some variables set."""
+    return {**os.environ, **variables}
+
+
 def _explain(exc: ValidationError, given: dict[str, Any]) -> str:
     parts = []
     for error in exc.errors():

@@ -35,6 +35,10 @@ class StateDirectory:
         return self.path / "log"
 
     @property
+    def file(self) -> Path:
+        return self.path / STATE_FILE
+
+    @property
     def broker(self) -> Path:
         return self.path / "broker"
 
@@ -64,7 +68,7 @@ class StateDirectory:
 
     def remembered(self) -> dict[str, Any]:
         """Return what the last start left, or nothing; raises `errors.LocalFault` where it cannot be read."""
-        path = self.path / STATE_FILE
+        path = self.file
         if not path.is_file():
             return {}
         try:

@@ -1,0 +1,208 @@
+"""The stack: broker, control plane, Flower and one enrolled host, as programs of one supervisor.
+
+Which address each gets, in which order they start, when they count as ready. The order is what makes the first start
+quick: the broker, then the control worker, which loads while this process makes the enrollment token, then the rest.
+"""
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet import errors, names, services
+from fleet import settings as settings_module
+from fleet.local import broker, ports
+from fleet.local.broker import EmbeddedBroker
+from fleet.local.state import StateDirectory
+from fleet.local.supervisor import Outcome, Program, Supervisor
+
+if TYPE_CHECKING:
+    import redis
+
+    from fleet.settings import Settings
+
+#: Enough for a slow disk and a long append-only file; Ctrl-C works meanwhile.
+_BROKER_SECONDS = 60.0
+_READY_SECONDS = 20.0
+#: The token is used within seconds; a worker that has to start again gets a new one.
+_TOKEN_TTL = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the user asked of this start."""
+
+    broker_port: int | None = None
+    with_flower: bool = True
+    #: the settings file that was named; children read it, too
+    config: Path | None = None
+
+
+class Stack:
+    """Everything on one machine. `check`, then `start`, then `supervisor.watch`."""
+
+    def __init__(self, settings: "Settings", *, state: StateDirectory, supervisor: Supervisor, wishes: Wishes) -> None:
+        self._settings = settings
+        self._state = state
+        self._supervisor = supervisor
+        self._wishes = wishes
+        self._former_url = state.remembered().get("broker_url")
+        self.broker = EmbeddedBroker.of(self._former_url, port=wishes.broker_port)
+        self.host = settings.resolved_host_id
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("broker", "control", "worker", *(("flower",) if self._wishes.with_flower else ()))
+
+    def check(self) -> None:
+        """Raise `errors.UsageError` or `errors.LocalFault` for what would make a start fail, before anything starts."""
+        given = self._settings.broker_url
+        if given is not None and given.get_secret_value() not in {self._former_url, self.broker.url.get_secret_value()}:
+            raise errors.UsageError(
+                "the settings name a broker, and `fleet up` brings its own",
+                remedy="unset FLEET_BROKER_URL (and broker_url in the settings file), or start `fleet control` and "
+                "`fleet worker`, which use that broker",
+            )
+        ports.require_free(
+            self.broker.port, address=broker.ADDRESS, purpose="broker", remedy="choose another: --broker-port N"
+        )
+        if self._wishes.with_flower:
+            ports.require_free(
+                self._settings.flower_port,
+                address=self._settings.flower_address,
+                purpose="Flower",
+                remedy="choose another: --flower-port N, or leave Flower out: --no-flower",
+            )
+        self._fit_credential()
+
+    def start(self) -> Outcome:
+        """Start everything; return READY when all are, LATE when some are not yet, STOPPING when asked to stop."""
+        self._supervisor.start(self.broker.program(self._state))
+        outcome = self._supervisor.watch(self.broker.answers, seconds=_BROKER_SECONDS)
+        if outcome is Outcome.STOPPING:
+            return outcome
+        if outcome is Outcome.LATE:
+            raise errors.LocalFault(
+                f"the embedded broker does not answer after {_BROKER_SECONDS:.0f} s",
+                remedy=f"its log is {self._state.logs / 'broker.log'}",
+            )
+        self._remember()
+        self._supervisor.start(self._fleet("control"))
+        # The first time, this makes a token while the control worker loads.
+        self._supervisor.start(self._fleet("worker", "--host-id", self.host))
+        if self._wishes.with_flower:
+            address = ("--address", self._settings.flower_address, "--port", str(self._settings.flower_port))
+            self._supervisor.start(self._fleet("flower", *address))
+        return self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)
+
+    def missing(self) -> list[str]:
+        """Return the names of those that are not ready."""
+        import redis
+
+        try:
+            # Control first: nobody is enrolled before it takes requests.
+            ready = {
+                "broker": True,
+                "control": bool(self._client.exists(names.CONTROL_LEASE)),
+                "worker": self._worker_is_ready(),
+                "flower": self._flower_listens(),
+            }
+        except redis.RedisError:
+            return list(self.names)
+        return [name for name in self.names if not ready[name]]
+
+    @cached_property
+    def _client(self) -> "redis.Redis":
+        from fleet.broker import connection
+
+        return connection.connect(self.broker.url.get_secret_value(), name="up", timeout=timedelta(seconds=1))
+
+    def _worker_is_ready(self) -> bool:
+        from fleet.contracts.presence import Heartbeat
+
+        found = self._client.get(names.presence(self.host))
+        # After a kill -9 the former worker's heartbeat is still there.
+        return found is not None and Heartbeat.model_validate_json(found).pid == self._supervisor.pid("worker")
+
+    def _flower_listens(self) -> bool:
+        address = self._settings.flower_address
+        target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
+        try:
+            with socket.create_connection((target, self._settings.flower_port), timeout=0.5):
+                return True
+        except OSError:
+            return False
+
+    def _fleet(self, command: str, *arguments: str) -> Program:
+        return Program(
+            name=command,
+            # -P: a file `redis.py` in the user's directory is not the library
+            argv=[sys.executable, "-P", "-m", "fleet", command, *arguments],
+            environment=partial(self._environment, command),
+            directory=Path.cwd(),  # where ./fleet.toml is
+            output=self._state.logs / f"{command}.log",
+        )
+
+    def _environment(self, command: str) -> dict[str, str]:
+        variables = {"FLEET_STATE_DIR": str(self._state.path), "PYTHONUNBUFFERED": "1"}
+        if self._wishes.config:
+            variables["FLEET_CONFIG"] = str(self._wishes.config.absolute())
+        if services.is_checkout():
+            path = settings_module.environment().get("PYTHONPATH")
+            variables["PYTHONPATH"] = os.pathsep.join([str(services.folder()), *([path] if path else [])])
+        if command == "worker" and not self._settings.credential_path(self.host).exists():
+            variables["FLEET_TOKEN"] = self._token()
+        return settings_module.environment(**variables)
+
+    def _token(self) -> str:
+        """Make an enrollment token for this machine's host, in the database itself."""
+        from fleet import db, enrollment
+
+        engine = db.open_engine(self._settings.resolved_database_url)
+        try:
+            db.migrate(engine)
+            with db.session(engine) as session:
+                return enrollment.create_token(
+                    session,
+                    ttl=_TOKEN_TTL,
+                    uses=1,
+                    host_id=self.host,
+                    labels={},
+                    created_by=self._settings.resolved_principal,
+                    broker_url=self.broker.url.get_secret_value(),
+                )
+        finally:
+            engine.dispose()
+
+    def _fit_credential(self) -> None:
+        """Let the host's credential follow the broker to another port; refuse one that is for another broker."""
+        from fleet import credentials
+
+        path = self._settings.credential_path(self.host)
+        if not path.exists():
+            return
+        credential = credentials.load(path)
+        known, wanted = credential.broker_url.get_secret_value(), self.broker.url
+        if known == wanted.get_secret_value():
+            return
+        if known != self._former_url:
+            raise errors.LocalFault(
+                f"host {self.host!r} is enrolled with another broker (its credential is {path})",
+                remedy="give this one another name (--host-id), or a directory of its own: FLEET_STATE_DIR=…",
+            )
+        credentials.save(path, credential.model_copy(update={"broker_url": wanted}))
+
+    def _remember(self) -> None:
+        self._state.remember(
+            {
+                "broker_url": self.broker.url.get_secret_value(),
+                "host_id": self.host,
+                "flower_address": self._settings.flower_address,
+                "flower_port": self._settings.flower_port,
+                "flower_user": self._settings.flower_user,
+            }
+        )
