@@ -92,7 +92,8 @@ def stack(wheelhouse: Path) -> Iterator[Stack]:
                     project="fleet",
                     settings={"FLEET_HOST_ID": HOST},
                 )
-                compose.check("build")
+                # One image for all services: the others find it.
+                compose.check("build", "secrets")
                 stack = Stack(engine, client, compose)
                 stack.up()
                 yield stack

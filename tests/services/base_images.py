@@ -77,6 +77,12 @@ _USERLAND = frozenset(
     ]
 )
 
+#: What compiled wheels may expect of a system (PEP 600), as far as it is not of a desktop.
+_MANYLINUX = (
+    *("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libutil.so.1"),
+    *("libgcc_s.so.1", "libstdc++.so.6"),
+)
+
 
 def missing() -> str:
     """Return what this machine lacks to make the images from, or an empty string."""
@@ -135,8 +141,7 @@ def _userland() -> RootTree:
 def _python() -> RootTree:
     tree = _userland()
     tree.programs(["useradd", "groupadd"])
-    # Wheels with compiled parts expect what every Debian has.
-    for library in ("libgcc_s.so.1", "libstdc++.so.6"):
+    for library in _MANYLINUX:
         tree.system_library(library)
     tree.text("etc/login.defs", "SYS_UID_MIN 100\nSYS_UID_MAX 999\nUID_MIN 1000\nUID_MAX 60000\nGID_MIN 1000\n")
     tree.text("etc/shadow", "root:*:19000:0:99999:7:::\n", mode=0o600)
