@@ -82,9 +82,7 @@ def revoke_token(session: Session, token_id: str, *, revoked_by: str) -> None:
     if record.revoked_at is None:
         record.revoked_at = clock.now()
         session.add(record)
-        audit.record(
-            session, event="token.revoked", actor=names.principal_sender(revoked_by), data={"token": token_id}
-        )
+        audit.record(session, event="token.revoked", actor=names.principal_sender(revoked_by), data={"token": token_id})
 
 
 def redeem(session: Session, request: EnrollmentRequest) -> EnrollmentAnswer:

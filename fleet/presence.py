@@ -42,7 +42,7 @@ def read(client: "redis.Redis[Any]", hosts: Iterable[str]) -> dict[str, Heartbea
     return beats
 
 
-def of(host: "Host", heartbeat: Heartbeat | None, *, now: datetime) -> Presence:
+def of(host: "Host", heartbeat: Heartbeat | None, now: datetime) -> Presence:
     """Say whether a host is online, stale or offline, by its heartbeat, or else by when it was last seen."""
     if heartbeat is not None:
         return Presence.ONLINE

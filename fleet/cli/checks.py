@@ -54,11 +54,11 @@ def state_directory(settings: Settings) -> list[Finding]:
 
 def host_credentials(settings: Settings) -> list[Finding]:
     """Each credential kept here must be usable."""
-    paths = [settings.credential] if settings.credential else sorted(settings.state_dir.glob("hosts/*/credential.json"))
+    kept = {path: path.parent.name for path in sorted(settings.state_dir.glob("hosts/*/credential.json"))}
     findings = []
-    for path in paths:
+    for path, host in ({settings.credential: settings.resolved_host_id} if settings.credential else kept).items():
         try:
-            credential = credentials.load(path)
+            credential = credentials.load(path, host=host)
         except errors.CredentialUnusable as exc:
             findings.append(Finding("credential", "fail", exc.message, exc.remedy))
         else:

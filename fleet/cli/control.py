@@ -16,7 +16,8 @@ def command(ctx: click.Context, /, **flags: str | None) -> None:
     It enrolls hosts, writes what they report into the database, and keeps the audit. Several may run; one at a time
     writes. It needs FLEET_BROKER_URL, and keeps an SQLite file unless FLEET_DATABASE_URL names another database.
     """
-    from fleet import services
+    from fleet import logs, services
 
     settings = invocation.current().settings(**flags)
+    logs.configure(settings.log_level, settings.log_format)
     ctx.exit(services.load("workers.control.app").main(settings))

@@ -18,8 +18,11 @@ from fleet.cli.types import HOST_ID
 @click.argument("token", required=False)
 @joining.token_file_option
 @click.option("--host-id", type=HOST_ID, help="Name of the host.  [default: FLEET_HOST_ID, then the hostname]")
+@click.option("--broker-url", metavar="URL", help="Where this host reaches the broker, if not where the token says.")
 @click.option("--force", is_flag=True, help="Enroll again although there is a credential, and replace it.")
-def command(token: str | None, token_file: str | None, host_id: str | None, force: bool) -> None:  # noqa: FBT001
+def command(
+    token: str | None, token_file: str | None, host_id: str | None, broker_url: str | None, force: bool
+) -> None:  # noqa: FBT001
     """Make this machine a host, by a token from `fleet token create`.
 
     The token says where the broker is. What comes back, the credential, is saved in the state directory and found by
@@ -35,7 +38,7 @@ def command(token: str | None, token_file: str | None, host_id: str | None, forc
     found = joining.token(settings, given=token, file=token_file)
     if found is None:
         raise click.UsageError("no token; give TOKEN, --token-file or FLEET_TOKEN (`fleet token create` makes one)")
-    credential = joining.enroll(settings, host=host, token=found)
+    credential = joining.enroll(settings, host=host, token=found, broker_url=broker_url)
     record = {
         "host": credential.host,
         "credential": str(path),

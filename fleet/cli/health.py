@@ -54,7 +54,7 @@ def _worker(settings: "Settings", *, ready: bool) -> dict[str, Any]:
     host = settings.resolved_host_id
     try:
         if (path := settings.credential_path(host)).exists():
-            settings = settings.model_copy(update={"broker_url": credentials.load(path).broker_url})
+            settings = settings.model_copy(update={"broker_url": credentials.load(path, host=host).broker_url})
         with invocation.broker(settings) as client:
             beat = presence.read(client, [host])[host]
     except (errors.Unreachable, errors.CredentialUnusable) as exc:

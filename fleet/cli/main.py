@@ -47,9 +47,9 @@ Settings come from flags, then FLEET_* (FLEET_*_FILE for secrets), then the sett
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     if value and not ctx.resilient_parsing:
-        from importlib import metadata
+        from fleet import version
 
-        click.echo(f"fleet {metadata.version('dockfleet')}")
+        click.echo(f"fleet {version.current()}")
         ctx.exit()
 
 

@@ -47,7 +47,7 @@ def group() -> None:
 @click.option("--label", "labels", type=PAIR, multiple=True, help="Label of the hosts it enrolls; may be repeated.")
 def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tuple[str, str], ...]) -> None:
     """Make an enrollment token and print it."""
-    from fleet import enrollment
+    from fleet import enrollment, tokens
 
     settings = invocation.current().settings()
     with invocation.database(settings, write=True, create=True) as session:
@@ -60,7 +60,7 @@ def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tupl
             created_by=settings.resolved_principal,
             broker_url=settings.require_broker_url(),
         )
-    record = {"token": token, "id": enrollment.parse_token(token).id, "expires_in_seconds": int(ttl.total_seconds())}
+    record = {"token": token, "id": tokens.parse(token).id, "expires_in_seconds": int(ttl.total_seconds())}
     if invocation.current().format == "table":
         click.echo(token)
         render.say(f"On the host, within {when.span(ttl)}: fleet enroll TOKEN, then fleet worker")
@@ -84,8 +84,9 @@ def revoke(token_id: str) -> None:
     """Revoke a token by its id, so that it enrolls nobody any more."""
     from fleet import enrollment
 
-    with invocation.database(invocation.current().settings(), write=True) as session:
-        enrollment.revoke_token(session, token_id)
+    settings = invocation.current().settings()
+    with invocation.database(settings, write=True) as session:
+        enrollment.revoke_token(session, token_id, revoked_by=settings.resolved_principal)
     render.say(f"token {token_id} is revoked")
 
 

@@ -37,9 +37,10 @@ def command(
     It needs a credential: `fleet enroll` gets one, or a token here does so on the way. Whoever may push tasks to this
     host can use its Docker Engine, and that is as much as root may do.
     """
-    from fleet import services
+    from fleet import logs, services
 
     settings = invocation.current().settings(host_id=host_id, **flags)
+    logs.configure(settings.log_level, settings.log_format)
     host = settings.resolved_host_id
     credential = _credential(settings, host, given=token, file=token_file)
     ctx.exit(services.load("workers.host.app").main(settings, host=host, credential=credential))
@@ -52,7 +53,7 @@ def _credential(settings: "Settings", host: str, *, given: str | None, file: str
     path = settings.credential_path(host)
     if not path.exists() and (token := joining.token(settings, given=given, file=file)):
         return joining.enroll(settings, host=host, token=token)
-    credential = credentials.load(path)
+    credential = credentials.load(path, host=host)
     if given or file:
         render.say(f"{host} is enrolled already ({path}); the token is not used")
     return credential

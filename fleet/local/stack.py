@@ -185,7 +185,7 @@ class Stack:
         path = self._settings.credential_path(self.host)
         if not path.exists():
             return
-        credential = credentials.load(path)
+        credential = credentials.load(path, host=self.host)
         known, wanted = credential.broker_url.get_secret_value(), self.broker.url
         if known == wanted.get_secret_value():
             return

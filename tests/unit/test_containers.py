@@ -51,7 +51,9 @@ def test_health_stands_at_the_end_of_the_status(status: str, health: str | None)
 
 
 def test_what_the_engine_leaves_out_is_empty() -> None:
-    container = from_summary({"Id": "b" * 64, "Created": 0, "Names": None, "Labels": None, "Ports": None, "State": "removing"})
+    container = from_summary(
+        {"Id": "b" * 64, "Created": 0, "Names": None, "Labels": None, "Ports": None, "State": "removing"}
+    )
     assert (container.name, container.labels, container.ports, container.health) == ("", {}, (), None)
 
 

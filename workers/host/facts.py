@@ -3,11 +3,10 @@
 import os
 import platform
 import socket
-from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from fleet import errors
+from fleet import errors, version
 from fleet.contracts.hosts import Facts
 from fleet.settings import Settings
 from workers.host.engine import Engine
@@ -20,7 +19,7 @@ def detect(settings: Settings, engine: Engine) -> Facts:
         hostname=hostname,
         address=settings.resolved_advertise_host,
         port=settings.resolved_advertise_port,
-        fleet_version=fleet_version(),
+        fleet_version=version.current(),
         python_version=platform.python_version(),
         os=_operating_system(),
         kernel=platform.release(),
@@ -29,14 +28,6 @@ def detect(settings: Settings, engine: Engine) -> Facts:
         memory_bytes=psutil.virtual_memory().total,
         docker_version=_docker_version(engine),
     )
-
-
-def fleet_version() -> str:
-    """Return the installed version of Fleet; "0+uninstalled" when it runs from a checkout that is not installed."""
-    try:
-        return version("dockfleet")
-    except PackageNotFoundError:
-        return "0+uninstalled"
 
 
 def _operating_system() -> str:
