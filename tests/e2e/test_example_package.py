@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.services import wheels
-from tests.services.broker import Broker
+from tests.services.broker import Broker, emptied
 from tests.services.wheels import REPOSITORY
 
 pytestmark = pytest.mark.timeout(180)
@@ -82,10 +82,13 @@ def programs(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return wheels.install(tmp_path_factory.mktemp("clean") / "venv", both, wheelhouse=wheelhouse)
 
 
-@pytest.fixture
-def installed(programs: Path, broker: Broker, tmp_path: Path) -> Iterator[Installation]:
+@pytest.fixture(scope="module")
+def installed(
+    programs: Path, valkey_server: Broker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
     """A control worker and an enrolled host, running from that environment."""
-    installation = Installation(programs, directory=tmp_path, broker_url=broker.url)
+    directory = tmp_path_factory.mktemp("installed")
+    installation = Installation(programs, directory=directory, broker_url=emptied(valkey_server).url)
     with ExitStack() as running:
         running.callback(end, installation.start("control"))
         token = installation.fleet("token", "create", "--host-id", HOST)["token"]
