@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 from celery import group
@@ -14,7 +13,7 @@ from fleet import db, errors, inventory, names, presence
 from fleet.clock import now
 from fleet.contracts.presence import Presence
 from fleet.dispatch import RunSignature
-from tests.services.database import missing
+from tests.services.availability import missing
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
@@ -28,12 +27,12 @@ def backend() -> str:
 
 
 @pytest.fixture
-def host(system: System) -> Iterator[str]:
+def host(system: System) -> str:
     """A fleet of one host, h1, without Docker."""
     system.start_control()
     system.enroll("h1", labels={"env": "test"})
     system.start_worker("h1")
-    yield "h1"
+    return "h1"
 
 
 def push(system: System, task: str, *, host: str = "h1", expires: float | None = None, **arguments: object) -> str:
