@@ -25,7 +25,7 @@ _MARGIN = timedelta(seconds=2)
 class Lease:
     """One candidate for the lease at `key`. `attempt` is called again and again, by a beat; the rest is thread-safe."""
 
-    def __init__(self, client: "redis.Redis[Any]", *, key: str, ttl: timedelta = TTL) -> None:
+    def __init__(self, client: "redis.Redis", *, key: str, ttl: timedelta = TTL) -> None:
         self._client = client
         self._key = key
         self._ttl = ttl
@@ -50,6 +50,7 @@ class Lease:
     def release(self) -> None:
         """Give the lease up, so that the next one need not wait for it to run out. Raises redis-py's errors."""
         self._until = float("-inf")
+        pipe: Any
         with self._client.pipeline() as pipe:
             try:
                 pipe.watch(self._key)
@@ -61,6 +62,7 @@ class Lease:
                 return  # it has changed hands in between
 
     def _renew(self) -> bool:
+        pipe: Any
         with self._client.pipeline() as pipe:
             try:
                 pipe.watch(self._key)

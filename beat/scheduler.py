@@ -18,6 +18,7 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler, Service
+from celery.schedules import schedule
 
 from fleet import logs
 
@@ -58,11 +59,11 @@ class InPlaceScheduler(Scheduler):
     def setup_schedule(self) -> None:
         """Show the table as Celery's own entries, for whoever inspects the service."""
         self.schedule = {
-            entry.name: ScheduleEntry(name=entry.name, task=entry.task, schedule=entry.interval, app=self.app)
+            entry.name: ScheduleEntry(name=entry.name, task=entry.task, schedule=schedule(entry.interval), app=self.app)
             for entry in self._entries.values()
         }
 
-    def tick(self, **_: Any) -> float:
+    def tick(self, *_: Any, **__: Any) -> float:
         """Wait until an entry is due and run it, or until woken. Returns 0: there is nothing left to sleep."""
         name = min(self._due, key=self._due.__getitem__)
         if self._woken.wait(max(0.0, self._due[name] - time.monotonic())):
@@ -106,7 +107,9 @@ class BeatThread:
         if missing:
             raise LookupError(f"beat entries without a registered task: {', '.join(missing)}")
         self.stopped = threading.Event()
-        self._service = Service(app, scheduler_cls=partial(InPlaceScheduler, entries=entries), remote_control=False)
+        # The stubs are older than `remote_control`, and think of a class where any factory will do.
+        service: Any = Service
+        self._service = service(app, scheduler_cls=partial(InPlaceScheduler, entries=entries), remote_control=False)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import celery.exceptions
 from celery.result import ResultSet
@@ -78,7 +78,7 @@ class Batch:
         waiting = set(self.run_ids)
         try:
             # Before it listens, Celery looks whether results are there already, and sleeps for `interval` after it.
-            results = ResultSet(self.results, app=self.results[0].app)
+            results = ResultSet(list(self.results), app=self.results[0].app)
             for run_id, meta in results.iter_native(timeout=timeout, interval=0):
                 waiting.discard(run_id)
                 yield _outcome(run_id, meta)
@@ -95,7 +95,8 @@ def _outcome(run_id: str, meta: Mapping[str, Any]) -> Outcome:
     if meta["status"] == "SUCCESS":
         return Outcome(run_id, host, "succeeded", reply=result)
     error = result if isinstance(result, errors.FleetError) else errors.TaskFailed(str(result))
-    state = {errors.TaskRejected: "rejected", errors.TaskExpired: "expired"}.get(type(error), "failed")
+    states: dict[type, str] = {errors.TaskRejected: "rejected", errors.TaskExpired: "expired"}
+    state = states.get(type(error), "failed")
     return Outcome(run_id, host, state, error=error)
 
 
@@ -110,7 +111,7 @@ class Fleet:
     def dispatcher(self) -> Dispatcher:
         return Dispatcher(self.settings)
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,7 +202,7 @@ class Fleet:
     @contextmanager
     def watch(self) -> Iterator["Watch"]:
         """Listen to what the control plane records from now on."""
-        client = connect(self.dispatcher.broker_url, name="watch", retries=1)
+        client: Any = connect(self.dispatcher.broker_url, name="watch", retries=1)
         try:
             with translated(self.dispatcher.broker_url), client.pubsub(ignore_subscribe_messages=True) as pubsub:
                 pubsub.subscribe(names.WATCH)
@@ -213,7 +214,7 @@ class Fleet:
     def _enrolled(self) -> dict[str, dict[str, str]]:
         """Return accepted hosts and their labels."""
         with translated(self.dispatcher.broker_url):
-            records = self.dispatcher.redis.hgetall(names.HOSTS)
+            records: Any = self.dispatcher.redis.hgetall(names.HOSTS)
         return {host: json.loads(record)["labels"] for host, record in records.items()}
 
 

@@ -1,4 +1,4 @@
-"""Credentials on disk: written whole or not at all, for their owner's eyes only, and refused where others can read them."""
+"""Credentials on disk: written whole or not at all, for their owner's eyes, and refused where others can read them."""
 
 import os
 import tempfile

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import kombu
 import redis
@@ -79,8 +79,8 @@ class Dispatcher:
 
     def task(self, name: str) -> "ContractTask":
         """Return the task of that contract; raises `errors.UnknownTask`."""
-        task: ContractTask = self.app.tasks[registry.get(name).name]
-        return task
+        task: Any = self.app.tasks[registry.get(name).name]
+        return cast("ContractTask", task)
 
     def require_connected(self, host: str) -> None:
         """Raise `errors.HostNotConnected`, or `errors.HostNotEnrolled` where no such host is known."""
@@ -89,7 +89,7 @@ class Dispatcher:
             pipe.hexists(names.HOSTS, host)
             connected, enrolled = pipe.execute()
             if not enrolled:
-                raise errors.HostNotEnrolled(host, self.redis.hkeys(names.HOSTS))
+                raise errors.HostNotEnrolled(host, self._enrolled())
         if not connected:
             raise errors.HostNotConnected(host)
 
@@ -97,7 +97,10 @@ class Dispatcher:
         """Raise `errors.HostNotEnrolled` where no such host is known."""
         with translated(self.broker_url):
             if not self.redis.hexists(names.HOSTS, host):
-                raise errors.HostNotEnrolled(host, self.redis.hkeys(names.HOSTS))
+                raise errors.HostNotEnrolled(host, self._enrolled())
+
+    def _enrolled(self) -> list[str]:
+        return [str(host) for host in self.redis.hkeys(names.HOSTS)]
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -116,7 +119,7 @@ class Dispatcher:
         self.redis.close()
 
 
-class RunResult(AsyncResult):
+class RunResult(AsyncResult):  # type: ignore[type-arg]  # generic in the stubs only
     """Celery's result of one run; what it raises are Fleet's errors, and Celery's `TimeoutError`."""
 
     @property
@@ -191,7 +194,8 @@ class ContractTask(Task):  # type: ignore[type-arg]
         )
         handed_on = {name: value for name, value in options.items() if name in _HANDED_ON}
         with self.dispatcher.translated():
-            result: RunResult = self.app.send_task(
+            send: Any = self.app.send_task  # the stubs know queues by name only
+            result: RunResult = send(
                 self.name,
                 (),
                 arguments,
@@ -234,16 +238,16 @@ class RunSignature(Signature):
 
     @classmethod
     def from_dict(cls, d: dict[str, Any], app: Celery | None = None) -> "RunSignature":
-        signature = cls(d, app=app)
+        signature: Any = cls(d, app=app)
         signature._app = app  # noqa: SLF001 - as Celery's own types do
-        return signature
+        return cast("RunSignature", signature)
 
     def freeze(self, _id: str | None = None, *args: Any, **kwargs: Any) -> Any:
         return super().freeze(_id or names.new_run_id(self.options["host"]), *args, **kwargs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.subtask_type = "fleet"
+        self["subtask_type"] = "fleet"
 
 
 def _not_after(expires: float | timedelta | datetime | None) -> float | None:

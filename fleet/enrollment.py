@@ -115,7 +115,7 @@ def redeem(session: Session, request: EnrollmentRequest) -> EnrollmentAnswer:
     return EnrollmentAnswer(request_id=request.request_id, outcome="accepted", host=request.host, labels=host.labels)
 
 
-def _problem(
+def _problem(  # noqa: PLR0911 - one line a reason
     record: EnrollmentToken | None, request: EnrollmentRequest, known: Host | None, *, secret_fits: bool
 ) -> str:
     """Return what stands against the request, for the audit; empty where nothing does."""
@@ -161,5 +161,8 @@ def _refuse(session: Session, request: EnrollmentRequest, problem: str) -> Enrol
     reason = _REFUSED
     if problem == "the host is enrolled already":
         # The secret was right, so this tells nothing to a stranger, and the way out to an admin.
-        reason = f"host {request.host!r} is enrolled already; to enroll it again use `fleet token create --host-id {request.host}`"
+        reason = (
+            f"host {request.host!r} is enrolled already; "
+            f"to enroll it again use `fleet token create --host-id {request.host}`"
+        )
     return EnrollmentAnswer(request_id=request.request_id, outcome="refused", reason=reason, host=request.host[:80])

@@ -149,7 +149,7 @@ def forget_containers(session: Session, host_id: str) -> None:
 def publish_hosts(session: Session, client: "redis.Redis", host: str | None = None) -> None:
     """Write the registry hash: every host that is a member, or the one named. Call it after the change is committed."""
     # Read before the database: a host that is published in between is in neither list, and stays.
-    published: set[Any] = set(client.hkeys(names.HOSTS)) if host is None else {host}  # type: ignore[arg-type]
+    published: set[Any] = set(client.hkeys(names.HOSTS)) if host is None else {host}
     query = select(Host).where(Host.membership == Membership.ACCEPTED)
     found = session.exec(query if host is None else query.where(Host.id == names.host_id(host))).all()
     entries: dict[Any, Any] = {

@@ -48,7 +48,7 @@ def join(
     )
 
 
-def _await_answer(client: "redis.Redis[str]", token_id: str, request_id: str) -> EnrollmentAnswer | None:
+def _await_answer(client: "redis.Redis", token_id: str, request_id: str) -> EnrollmentAnswer | None:
     item = client.brpop([names.enroll_reply(token_id)], timeout=_WAIT_SECONDS)
     if item is None:
         return None

@@ -27,7 +27,7 @@ The schema.  `X` is a host id, `P` a principal's name, `T` the public id of an e
 | `fleet:watch`                | control plane  | watchers     | every audit event after it is committed |
 
 Ids go into keys and into access rules with globs, hence the strict form of `HOST_ID`.
-"""
+"""  # noqa: E501 - a table
 
 import re
 import secrets

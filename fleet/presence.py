@@ -6,7 +6,7 @@ offline here and may well be working. Never cancel a run on presence alone.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
 from pydantic import ValidationError
@@ -21,17 +21,17 @@ if TYPE_CHECKING:  # hosts import this module, and never the database's
 _CHUNK = 1000
 
 
-def mark(client: "redis.Redis[Any]", heartbeat: Heartbeat) -> None:
+def mark(client: "redis.Redis", heartbeat: Heartbeat) -> None:
     """Write a heartbeat; it lives for 35 s."""
     client.set(names.presence(heartbeat.host), heartbeat.model_dump_json(), ex=PRESENCE_TTL)
 
 
-def clear(client: "redis.Redis[Any]", host: str) -> None:
+def clear(client: "redis.Redis", host: str) -> None:
     """Sign a host off at once."""
     client.delete(names.presence(host))
 
 
-def read(client: "redis.Redis[Any]", hosts: Iterable[str]) -> dict[str, Heartbeat | None]:
+def read(client: "redis.Redis", hosts: Iterable[str]) -> dict[str, Heartbeat | None]:
     """Return the latest heartbeat of each host; None where there is none, or one that cannot be read."""
     wanted = list(hosts)
     beats: dict[str, Heartbeat | None] = {}

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     flower_port: int = Field(5555, ge=1, le=65535)
     flower_user: str = "fleet"
     flower_password: SecretStr | None = Field(None, description="default: made and kept in the state directory")
-    allow_unsafe_broker: bool = Field(False, description="run on a broker that can lose tasks (doctor says why)")
+    allow_unsafe_broker: bool = Field(default=False, description="run on a broker that can lose tasks")
     inventory_interval: timedelta = Field(
         timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(hours=1), description="time between full syncs"
     )
@@ -156,7 +156,8 @@ class Settings(BaseSettings):
 def load(*, config: Path | None = None, **flags: Any) -> Settings:
     """Read the settings; flags that are None count as not given.
 
-    Raises `errors.SettingsInvalid` for a wrong value, an unknown name (with the nearest known one) or an unreadable file.
+    Raises `errors.SettingsInvalid` for a wrong value, an unknown name (with the nearest known one) or an unreadable
+    file.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     _refuse_unknown_variables()

@@ -23,7 +23,7 @@ DEFAULT_TIMEOUT = timedelta(seconds=5)
 
 def connect(
     url: str, *, name: str, timeout: timedelta = DEFAULT_TIMEOUT, connections: int = 1, retries: int = 0
-) -> "redis.Redis[str]":
+) -> "redis.Redis":
     """Return a client of `connections` sockets at most; callers in several threads take turns.
 
     Nothing is sent yet. `timeout` bounds connecting and every answer, so a blocking command must ask for less.
@@ -79,7 +79,7 @@ def translated(url: str) -> Iterator[None]:
         ) from exc
 
 
-def check(client: "redis.Redis[Any]", url: str) -> str:
+def check(client: "redis.Redis", url: str) -> str:
     """Reach the broker and return its version, such as "9.1.0".
 
     Raises `errors.BrokerUnavailable`, `errors.BrokerRefused` (password, or older than 7.0).
@@ -95,7 +95,7 @@ def check(client: "redis.Redis[Any]", url: str) -> str:
     return version
 
 
-def check_durability(client: "redis.Redis[Any]", url: str) -> list[str]:
+def check_durability(client: "redis.Redis", url: str) -> list[str]:
     """Return what makes this broker lose tasks, a sentence each; empty for one that keeps what it is given.
 
     INFO says all of it, so it also works on a broker where CONFIG is not allowed.

@@ -1,7 +1,7 @@
 """The backend through which callers read results.
 
-Hosts write results through their outbox, in Celery's form and under Celery's key, so `AsyncResult.get()` and groups work
-as ever. Stock Celery rebuilds a failed task's exception from the class that the result names; whoever can write a
+Hosts write results through their outbox, in Celery's form and under Celery's key, so `AsyncResult.get()` and groups
+work as ever. Stock Celery rebuilds a failed task's exception from the class that the result names; whoever can write a
 result could make the caller raise anything, `SystemExit` included. Here a failure is data, and becomes one of Fleet's
 own errors.
 """
@@ -54,7 +54,7 @@ def error_from(data: object) -> errors.FleetError:
 class Backend(RedisBackend):
     """Celery's Redis backend, reading failures as data."""
 
-    def exception_to_python(self, exc: object) -> BaseException | None:
-        if isinstance(exc, BaseException):
+    def exception_to_python(self, exc: object) -> Exception:
+        if isinstance(exc, Exception):
             return exc
         return error_from(exc)

@@ -196,8 +196,19 @@ def docker(settings: Settings) -> list[Finding]:
             client.close()
     except (docker_sdk.errors.DockerException, requests.RequestException, OSError) as exc:
         remedy = "start dockerd, let this user open its socket, or set FLEET_DOCKER_URL; only a host needs it"
-        return [Finding("docker", "warn", f"no Docker Engine answers at {url} ({exc})", remedy)]
+        return [Finding("docker", "warn", f"no Docker Engine answers at {url} ({_cause(exc)})", remedy)]
     return [Finding("docker", "ok", f"{version} at {url}")]
+
+
+def _cause(exc: BaseException) -> str:
+    """Return the system's own words from within the wrappings of two libraries, such as "Permission denied"."""
+    wrapped: object = exc
+    while isinstance(wrapped, BaseException):
+        if isinstance(wrapped, OSError) and wrapped.strerror:
+            return wrapped.strerror
+        inner = [argument for argument in wrapped.args if isinstance(argument, BaseException)]
+        wrapped = next(iter(inner), None) or wrapped.__cause__ or wrapped.__context__
+    return str(exc)
 
 
 def flower(settings: Settings) -> list[Finding]:

@@ -118,17 +118,17 @@ class LazyGroup(Group):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return click.Group.get_params(self, ctx)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.entries)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.entries:
             return None
         module, _, attribute = self.entries[cmd_name].place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section in dict.fromkeys(entry.section for entry in self.entries.values()):
             with formatter.section(section):
                 rows = [(name, entry.summary) for name, entry in self.entries.items() if entry.section == section]

@@ -31,7 +31,7 @@ class _Duration(click.ParamType[timedelta, Any]):
             self.fail(f"{value!r} must be more than nothing and at most ten years", param, ctx)
         return duration
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "DURATION"
 
 
@@ -40,7 +40,7 @@ class _HostId(click.ParamType[str, Any]):
 
     name = "host"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from fleet import names
 
         return names.host_id(value)
@@ -59,7 +59,7 @@ class _Pair(click.ParamType[tuple[str, str], Any]):
             self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
         return key.strip(), text
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "KEY=VALUE"
 
 
@@ -80,7 +80,7 @@ class _Selector(click.ParamType[dict[str, str], Any]):
                 self.fail(f"{value!r} asks for two values of {key.strip()!r}, which no host has", param, ctx)
         return selector
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "KEY=VALUE"
 
 

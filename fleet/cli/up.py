@@ -70,8 +70,6 @@ def _flower_password(settings: "Settings") -> str:
 
 
 def _summary(settings: "Settings", stack: "Stack", supervisor: "Supervisor", *, password: str) -> Iterator[str]:
-    from fleet.cli import checks
-
     missing = stack.missing()
     yield f"Fleet is up; its state is in {settings.state_dir}" if not missing else "Fleet is starting"
     what = {
@@ -83,12 +81,15 @@ def _summary(settings: "Settings", stack: "Stack", supervisor: "Supervisor", *, 
     for name in stack.names:
         late = f"  not ready yet: {settings.state_dir / 'log' / name}.log" if name in missing else ""
         yield f"  {name:<8} pid {supervisor.pid(name) or '-':<8} {what[name]}{late}"
-    for finding in checks.docker(settings):
-        if finding.level == "ok":
+    if stack.heartbeat and stack.heartbeat.docker_reachable:
+        yield f"  docker   answers at {settings.resolved_docker_url}"
+    else:
+        from fleet.cli import checks
+
+        for finding in checks.docker(settings):
             yield f"  docker   {finding.text}"
-        else:
-            yield f"  docker   {finding.text}"
-            yield f"           Everything but container work runs. To mend it: {finding.remedy}"
+            if finding.level != "ok":
+                yield f"           Everything but container work runs. To mend it: {finding.remedy}"
     fleet = _how_to_call(settings)
     yield "Try, in another terminal:"
     yield f"  {fleet} host list"

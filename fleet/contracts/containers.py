@@ -34,14 +34,14 @@ class Container(Reply):
     #: healthy, unhealthy, starting; None without a health check
     health: str | None = Field(None, max_length=16)
     ports: tuple[Port, ...] = ()
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     created: datetime
     #: None for a container that never ran
     started: datetime | None = None
 
 
 class ListContainers(Request):
-    all: bool = Field(True, description="also those that do not run")
+    all: bool = Field(default=True, description="also those that do not run")
 
 
 class Containers(Reply):

@@ -27,7 +27,7 @@ class Channel(kombu_redis.Channel):
     def _size(self, _queue: str) -> int:
         return 0
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:  # noqa: ARG002 - kombu's name
+    def _put(self, queue: str, message: Any, **_: Any) -> None:
         raise errors.UsageError(f"Flower may not write to {queue!r}", remedy="push with `fleet push-task`")
 
     def _put_fanout(self, exchange: str, _message: Any, _routing_key: str, **_: Any) -> None:

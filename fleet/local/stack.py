@@ -5,7 +5,6 @@ quick: the broker, then the control worker, which loads while this process makes
 """
 
 import os
-import socket
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +22,7 @@ from fleet.local.supervisor import Outcome, Program, Supervisor
 if TYPE_CHECKING:
     import redis
 
+    from fleet.contracts.presence import Heartbeat
     from fleet.settings import Settings
 
 #: Enough for a slow disk and a long append-only file; Ctrl-C works meanwhile.
@@ -53,6 +53,8 @@ class Stack:
         self._former_url = state.remembered().get("broker_url")
         self.broker = EmbeddedBroker.of(self._former_url, port=wishes.broker_port)
         self.host = settings.resolved_host_id
+        #: the worker's, as `missing` saw it last
+        self.heartbeat: Heartbeat | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,26 +96,23 @@ class Stack:
         self._supervisor.start(self._fleet("control"))
         # The first time, this makes a token while the control worker loads.
         self._supervisor.start(self._fleet("worker", "--host-id", self.host))
-        if self._wishes.with_flower:
+        outcome = self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)
+        if self._wishes.with_flower and outcome is not Outcome.STOPPING:
+            # Last, because no task waits for it: on two cores its half second of loading would delay the others.
             address = ("--address", self._settings.flower_address, "--port", str(self._settings.flower_port))
             self._supervisor.start(self._fleet("flower", *address))
-        return self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)
+        return outcome
 
     def missing(self) -> list[str]:
-        """Return the names of those that are not ready."""
+        """Return the names of those that are needed for a task and not ready."""
         import redis
 
         try:
-            # Control first: nobody is enrolled before it takes requests.
-            ready = {
-                "broker": True,
-                "control": bool(self._client.exists(names.CONTROL_LEASE)),
-                "worker": self._worker_is_ready(),
-                "flower": self._flower_listens(),
-            }
+            control = self._client.exists(names.CONTROL_LEASE)
+            self.heartbeat = self._read_heartbeat()
         except redis.RedisError:
-            return list(self.names)
-        return [name for name in self.names if not ready[name]]
+            return ["broker", "control", "worker"]
+        return [name for name, ready in (("control", control), ("worker", self.heartbeat)) if not ready]
 
     @cached_property
     def _client(self) -> "redis.Redis":
@@ -121,21 +120,12 @@ class Stack:
 
         return connection.connect(self.broker.url.get_secret_value(), name="up", timeout=timedelta(seconds=1))
 
-    def _worker_is_ready(self) -> bool:
-        from fleet.contracts.presence import Heartbeat
+    def _read_heartbeat(self) -> "Heartbeat | None":
+        """Return the heartbeat of the present worker: after a kill -9 the former one's is still there."""
+        from fleet import presence
 
-        found = self._client.get(names.presence(self.host))
-        # After a kill -9 the former worker's heartbeat is still there.
-        return found is not None and Heartbeat.model_validate_json(found).pid == self._supervisor.pid("worker")
-
-    def _flower_listens(self) -> bool:
-        address = self._settings.flower_address
-        target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
-        try:
-            with socket.create_connection((target, self._settings.flower_port), timeout=0.5):
-                return True
-        except OSError:
-            return False
+        found = presence.read(self._client, [self.host])[self.host]
+        return found if found and found.pid == self._supervisor.pid("worker") else None
 
     def _fleet(self, command: str, *arguments: str) -> Program:
         return Program(

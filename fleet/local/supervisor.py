@@ -28,7 +28,7 @@ _TRIM_SECONDS = 10.0
 #: How often a condition is looked at that no signal announces.
 _GLANCE_SECONDS = 0.02
 #: Deadlines of the stop: everybody, then those that the others need to the end. Together below the promised 3 s.
-_STOP_SECONDS = 1.8
+_STOP_SECONDS = 1.7
 _STOP_LAST_SECONDS = 0.6
 
 

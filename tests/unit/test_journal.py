@@ -91,9 +91,14 @@ def test_a_known_run_cannot_be_refused_any_more(journal: Journal, outbox: Outbox
 
 def test_reports_are_numbered_without_gaps_even_when_a_transaction_fails(store: Store, outbox: Outbox) -> None:
     outbox.report(Kind.HOST_REGISTERED)
-    with pytest.raises(ZeroDivisionError), store.transaction() as transaction:
-        outbox.add(transaction, Kind.HOST_REGISTERED)
-        raise ZeroDivisionError
+
+    def break_down() -> None:
+        with store.transaction() as transaction:
+            outbox.add(transaction, Kind.HOST_REGISTERED)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_down()
     outbox.report(Kind.HOST_DEREGISTERED)
     assert [(out.epoch, out.seq) for out in outbox.unsent()] == [(1, 1), (1, 2)]
 

@@ -51,9 +51,7 @@ def main(settings: Settings) -> int:
 class ControlWorker:
     """All parts of one control worker, wired."""
 
-    def __init__(
-        self, *, engine: Any, client: "redis.Redis[Any]", desk_client: "redis.Redis[Any]", broker_url: str
-    ) -> None:
+    def __init__(self, *, engine: Any, client: "redis.Redis", desk_client: "redis.Redis", broker_url: str) -> None:
         self._client = client
         self._lease = Lease(client, key=names.CONTROL_LEASE)
         self._desk = EnrollmentDesk(engine=engine, client=desk_client)
@@ -100,7 +98,7 @@ def _register(app: Celery, name: str, function: Any) -> None:
     app.task(name=name, ignore_result=True, shared=False)(task)
 
 
-def _await_broker(client: "redis.Redis[Any]", url: str, stopping: threading.Event, *, allow_unsafe: bool) -> bool:
+def _await_broker(client: "redis.Redis", url: str, stopping: threading.Event, *, allow_unsafe: bool) -> bool:
     """Wait until the broker answers; False where the process is to stop before. Raises `errors.BrokerRefused`."""
     failing = False
     while not stopping.is_set():

@@ -28,7 +28,7 @@ class EnrollmentDesk:
     A request that is lost with a crash is put again by the host, and the same request gets the same answer.
     """
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis[Any]") -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
         self._engine = engine
         self._client = client
         self._stopping = threading.Event()
@@ -48,7 +48,7 @@ class EnrollmentDesk:
         failing = False
         while not self._stopping.is_set():
             try:
-                item = self._client.brpop([names.ENROLL_REQUESTS], timeout=_WAIT_SECONDS)
+                item: Any = self._client.brpop([names.ENROLL_REQUESTS], timeout=_WAIT_SECONDS)
                 if item is not None:
                     self.serve(item[1])
             except (redis.RedisError, errors.FleetError) as exc:

@@ -4,7 +4,6 @@ The registry forgets (its keys expire); the database remembers when a host was l
 """
 
 from datetime import datetime
-from typing import Any
 
 import redis
 from sqlalchemy import Engine, bindparam, update
@@ -17,7 +16,7 @@ from fleet.models import Host, Membership
 class PresenceSweep:
     """Reads all heartbeats, and writes down those that are new."""
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis[Any]") -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
         self._engine = engine
         self._client = client
         self._seen: dict[str, float] = {}

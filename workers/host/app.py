@@ -151,6 +151,7 @@ class HostWorker:
     def run(self) -> int:
         """Consume until told to stop, then take leave in order."""
         signals.worker_ready.connect(self._on_ready, weak=False)
+        signals.worker_shutting_down.connect(self._wake_loop, weak=False)
         threads = (self._sender, self._control, self._inventory)
         for thread in threads:
             thread.start()
@@ -176,6 +177,17 @@ class HostWorker:
         )
         self._beat.start()
         log.info("worker.started", host=self._host, epoch=self._outbox.epoch, docker=self._facts.docker_version)
+
+    def _wake_loop(self, **_: Any) -> None:
+        """Let the loops see at once that they are to stop; a signal alone leaves each waiting for up to a second."""
+
+        hub: Any = self._worker.hub
+
+        def wake() -> None:
+            hub.call_soon(_nothing)
+            self._control.stop()
+
+        threading.Thread(target=wake, name="waker", daemon=True).start()
 
     def _take_leave(self) -> None:
         self._beat.stop()
@@ -206,7 +218,11 @@ class HostWorker:
                 time.sleep(0.5)  # nothing runs yet that an event could come from; a signal ends the process
 
 
-def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.Redis[Any]") -> Celery:
+def _nothing() -> None:
+    """Be called by the event loop, which has then woken up."""
+
+
+def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.Redis") -> Celery:
     former = tuple(names.inbox(host, old) for old in range(number - 1, max(0, number - 1 - _FORMER_INBOXES), -1))
     queue = kombu.Queue(names.queue(host), kombu.Exchange(""), names.queue(host), no_declare=True)
     return broker_app.make(

@@ -36,8 +36,9 @@ class HostConsumer(Consumer):
             try:
                 run_id = self._guard.admit(message.item, message.headers, message.body)
             except JournalUnusable as exc:
-                log.error("journal.failed", error=str(exc), next="the worker ends; its messages stay in the broker")
-                state.should_stop = os.EX_IOERR
+                # The cause is a full or broken disk; a traceback would not say more.
+                log.error("journal.failed", error=str(exc), next="the worker ends; messages stay")  # noqa: TRY400
+                state.should_stop = os.EX_IOERR  # type: ignore[assignment]  # the stubs know None only
                 return
             try:
                 message.channel.settle(message.item)
@@ -55,7 +56,7 @@ class HostConsumer(Consumer):
         """Connect, trying often; Celery's own waits grow to 30 s."""
         failing = False
 
-        def on_error(exc: Exception, interval: float) -> None:
+        def on_error(exc: Exception, _interval: float) -> None:
             nonlocal failing
             if not failing:
                 failing = True

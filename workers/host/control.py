@@ -17,7 +17,7 @@ from fleet import logs, names
 log = logs.get(__name__)
 
 #: How long one read waits; less than the connection's time-out, and the longest a stop has to wait.
-_BLOCK_SECONDS = 1.0
+_BLOCK_SECONDS = 1
 _RETRY = timedelta(seconds=1)
 
 Handler = Callable[[Mapping[str, Any]], None]
@@ -26,7 +26,7 @@ Handler = Callable[[Mapping[str, Any]], None]
 class ControlList:
     """A thread that gives each control message to the handler of its `kind`."""
 
-    def __init__(self, client: "redis.Redis[Any]", handlers: Mapping[str, Handler], *, host: str) -> None:
+    def __init__(self, client: "redis.Redis", handlers: Mapping[str, Handler], *, host: str) -> None:
         self._client = client
         self._handlers = handlers
         self._key = names.control(host)
@@ -47,7 +47,7 @@ class ControlList:
         while not self._stopping.is_set():
             try:
                 # Moving the oldest item onto itself waits for one and leaves it where it is.
-                item = self._client.blmove(self._key, self._key, _BLOCK_SECONDS, src="RIGHT", dest="RIGHT")
+                item: Any = self._client.blmove(self._key, self._key, _BLOCK_SECONDS, src="RIGHT", dest="RIGHT")
                 if item is not None:
                     self.handle(item)
                     self._client.lrem(self._key, -1, item)
@@ -70,5 +70,5 @@ class ControlList:
             return
         try:
             handler(message)
-        except Exception:  # noqa: BLE001 - one bad message must not end the thread that hears the next
-            log.error("control.failed", kind=message["kind"], exc_info=True)
+        except Exception:
+            log.exception("control.failed", kind=message["kind"])

@@ -83,7 +83,7 @@ class Engine:
             yield
         except docker.errors.APIError as exc:
             status = exc.status_code
-            kind = _KINDS.get(status, "engine_error")
+            kind = _KINDS.get(status or 500, "engine_error")
             said = exc.explanation or str(exc)
             remedy = "`fleet ps` shows what there is" if kind == "no_such_container" else ""
             prefix = f"container {container!r}: " if container else ""

@@ -7,12 +7,13 @@ import redis
 from fleet import names
 
 
-def take(client: "redis.Redis[Any]", host: str, *, at_least: int) -> int:
+def take(client: "redis.Redis", host: str, *, at_least: int) -> int:
     """Take the next epoch and return it.
 
     `at_least` is the newest that the journal remembers: a broker that lost its disk must not hand out a number again.
     """
     key = names.epoch(host)
+    pipe: Any
     with client.pipeline() as pipe:
         while True:
             try:

@@ -71,7 +71,7 @@ class Guard:
         journal: Journal,
         outbox: Outbox,
         clock: BrokerClock,
-        client: "redis.Redis[Any]",
+        client: "redis.Redis",
     ) -> None:
         self._host = host
         self._tasks = tasks

@@ -6,7 +6,7 @@ consumer that hangs can hold it up, and it tells of both.
 
 import os
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import redis
 from celery.worker import state
@@ -29,7 +29,7 @@ class HeartbeatWriter:
 
     def __init__(
         self,
-        client: "redis.Redis[Any]",
+        client: "redis.Redis",
         *,
         host: str,
         facts: Facts,

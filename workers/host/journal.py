@@ -84,7 +84,7 @@ class Journal:
                     run_id,
                     state="expired",
                     kind="expired",
-                    message=f"{run_id} was not begun before {datetime.fromtimestamp(expired_at, UTC):%Y-%m-%d %H:%M:%S} UTC",
+                    message=f"{run_id} not begun by {datetime.fromtimestamp(expired_at, UTC):%Y-%m-%d %H:%M:%S} UTC",
                     date_done=self._date_done(),
                 ),
             )

@@ -83,7 +83,7 @@ class Pipeline:
             self._fail(claim, kind, str(exc), started)
             raise
         except BaseException as exc:  # a performer may raise anything; its run must end all the same
-            log.error("run.broken", run=run_id, task=claim.task, exc_info=True)
+            log.exception("run.broken", run=run_id, task=claim.task)
             self._fail(claim, "internal_error", f"{type(exc).__name__}: {exc}", started)
             raise errors.TaskFailed(f"{type(exc).__name__}: {exc}", kind="internal_error") from exc
         self._journal.succeed(claim, reply=reply, duration_seconds=round(time.monotonic() - started, 6))
@@ -140,7 +140,7 @@ class HostTask(Task):  # type: ignore[type-arg]
         self._pipeline = pipeline
 
     def run(self, *_args: Any, **arguments: Any) -> None:
-        self._pipeline.carry_out(self.request.id, arguments)
+        self._pipeline.carry_out(str(self.request.id), arguments)
 
 
 def register(app: Celery, pipeline: Pipeline) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import timedelta
-from typing import Any
 
 import redis
 
@@ -17,7 +16,7 @@ TTL_INTERVALS = 3
 class InventoryKey:
     """Writes `fleet:inventory:X`."""
 
-    def __init__(self, client: "redis.Redis[Any]", *, host: str, interval: timedelta, clock: BrokerClock) -> None:
+    def __init__(self, client: "redis.Redis", *, host: str, interval: timedelta, clock: BrokerClock) -> None:
         self._client = client
         self._key = names.inventory(host)
         self._ttl = max(1, int(interval.total_seconds() * TTL_INTERVALS))

@@ -2,7 +2,6 @@
 
 import threading
 from datetime import timedelta
-from typing import Any
 
 import redis
 
@@ -20,7 +19,7 @@ _RETRY_LONGEST = timedelta(seconds=2)
 class Sender:
     """A thread that sends reports and results as they come."""
 
-    def __init__(self, outbox: Outbox, client: "redis.Redis[Any]", *, host: str) -> None:
+    def __init__(self, outbox: Outbox, client: "redis.Redis", *, host: str) -> None:
         self._outbox = outbox
         self._client = client
         self._sender = names.host_sender(host)

@@ -30,16 +30,16 @@ class Channel(kombu_redis.Channel):
 
     #: Acknowledging is the journal's business; kombu only counts what is in hand.
     ack_emulation = False
-    QoS = QoS
+    QoS: Any = QoS
     do_restore = False
-    body_encoding = None
+    body_encoding: Any = None
 
     #: Transport options: keys of this session's inbox and of former sessions', what is told of items that are no
     #: messages, and the client that empties the inbox (shared with the worker's other parts: connections are few).
     inbox: str
     former_inboxes: tuple[str, ...] = ()
     on_malformed: OnMalformed
-    link: "redis.Redis[Any]"
+    link: "redis.Redis"
 
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
@@ -49,9 +49,12 @@ class Channel(kombu_redis.Channel):
         "link",
     )
 
+    #: set by kombu's __init__
+    connection_errors: tuple[type[Exception], ...]
+
     _tags = itertools.count(1)
 
-    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str | None, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
         self._queue, self._callback = queue, callback
         self.reconcile()
         return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
@@ -91,11 +94,11 @@ class Channel(kombu_redis.Channel):
         return True
 
     def _hand_over(self, item: bytes) -> None:
-        """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`, and out of the inbox."""
+        """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`, out of the inbox."""
         try:
             payload = json.loads(item)
             payload["properties"]["delivery_tag"] = str(next(self._tags))
-            message = self.Message(payload, channel=self)
+            message: Any = self.Message(payload, channel=self)
             message.item = item
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})")
