@@ -76,7 +76,9 @@ def test_a_file_that_is_no_database_is_named(bare: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["Web_1", "../x", "a/b", "*", "", "h" * 64, "Ｈ1", "-a"])
-@pytest.mark.parametrize("words", [("push-task", "fleet.host.ping", "--host"), ("host", "show"), ("worker", "--host-id")])
+@pytest.mark.parametrize(
+    "words", [("push-task", "fleet.host.ping", "--host"), ("host", "show"), ("worker", "--host-id")]
+)
 def test_a_bad_host_id_says_what_one_looks_like(bare: Cli, words: tuple[str, ...], host: str) -> None:
     if words == ("host", "show") and host == "-a":
         pytest.skip("an argument that begins with '-' is an option")
@@ -124,7 +126,11 @@ def test_a_slip_is_a_usage_error_that_helps(cli: Cli, words: list[str], said: st
 
 
 def test_an_error_is_json_for_programs_wherever_the_option_stands(cli: Cli) -> None:
-    for words in (("--json", "task", "show", "x:y"), ("task", "show", "x:y", "-o", "json"), ("task", "--json", "show", "x:y")):
+    for words in (
+        ("--json", "task", "show", "x:y"),
+        ("task", "show", "x:y", "-o", "json"),
+        ("task", "--json", "show", "x:y"),
+    ):
         done = cli(*words)
         assert done.code == 2
         assert json.loads(done.err)["error"]["code"] == "invalid_value"
