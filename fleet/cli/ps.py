@@ -13,13 +13,22 @@ from fleet.cli.types import HOST_ID, SELECTOR
 if TYPE_CHECKING:
     from fleet.client import Fleet
 
+
+def _status(row: Mapping[str, Any]) -> str:
+    """Say how long a container runs, as of now: the Engine's own sentence is as old as the last full sync."""
+    if row["state"] != "running" or not row.get("started"):
+        return str(row["status"])
+    health = f" ({row['health']})" if row["health"] else ""
+    return f"up {when.age(row['started'])}{health}"
+
+
 _COLUMNS = (
     Column(heading="HOST", value=lambda row: row["host"]),
     Column(heading="CONTAINER ID", value=lambda row: row["docker_id"][:12], from_width=90),
     Column(heading="NAME", value=lambda row: row["name"], shrinks=True),
     Column(heading="IMAGE", value=lambda row: row["image"], shrinks=True),
     Column(heading="STATE", value=lambda row: row["state"], state=True),
-    Column(heading="STATUS", value=lambda row: _status(row), shrinks=True),
+    Column(heading="STATUS", value=_status, shrinks=True),
     Column(heading="PORTS", value=lambda row: _ports(row["ports"]), shrinks=True, from_width=100),
 )
 #: The row of a host of which nothing is known; a missing inventory is not an empty one.
@@ -97,14 +106,6 @@ def _inventories(fleet: "Fleet", hosts: list[str]) -> dict[str, list[dict[str, A
         except (ValueError, KeyError, TypeError, ValidationError):
             found[host] = None
     return found
-
-
-def _status(row: Mapping[str, Any]) -> str:
-    """Say how long a container runs, as of now: the Engine's own sentence is as old as the last full sync."""
-    if row["state"] != "running" or not row.get("started"):
-        return str(row["status"])
-    health = f" ({row['health']})" if row["health"] else ""
-    return f"up {when.age(row['started'])}{health}"
 
 
 def _ports(ports: list[dict[str, Any]]) -> str:
