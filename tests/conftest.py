@@ -5,5 +5,6 @@ pytest_plugins = (
     "tests.services.database",
     "tests.services.broker",
     "tests.services.docker",
+    "tests.services.wheels",
     "tests.services.system",
 )
