@@ -4,6 +4,7 @@ pytest_plugins = (
     "tests.services.availability",
     "tests.services.database",
     "tests.services.broker",
+    "tests.services.browser",
     "tests.services.docker",
     "tests.services.wheels",
     "tests.services.system",
