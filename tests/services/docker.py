@@ -15,7 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.services.database import missing
+from tests.services.availability import missing
 from tests.services.private_engine import PrivateEngine
 
 IMAGE = "fleet-test/busybox:latest"
