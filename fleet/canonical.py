@@ -13,6 +13,8 @@ from typing import Any
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 #: Beyond it JSON readers disagree (RFC 8259, section 6), and Python refuses to print very long integers.
 _LARGEST_INTEGER = 2**63
+#: Kept, because `json.dumps` with options makes one anew for every call.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def text(value: str) -> str:
@@ -49,4 +51,4 @@ def _plain_number(value: Any) -> Any:
 
 def encode(value: Any) -> bytes:
     """Return the bytes of a plain value: keys sorted, no spaces, ASCII with \\u escapes, floats as Python's repr."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import celery.exceptions
+import redis
 from celery.result import ResultSet
 
 from fleet import errors, names
@@ -71,7 +72,7 @@ class Batch:
     def wait(self, *, timeout: float | None = None) -> Iterator[Outcome]:
         """Yield each run's outcome as it comes.
 
-        Raises `errors.TimedOut` after `timeout` seconds; the runs themselves go on.
+        Raises `errors.TimedOut` after `timeout` seconds, `errors.BrokerUnavailable`; the runs themselves go on.
         """
         if not self.results:
             return
@@ -86,6 +87,15 @@ class Batch:
             hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
             raise errors.TimedOut(
                 f"no result within {timeout:g} s from {hosts}", remedy="the task goes on; see `fleet task show`"
+            ) from exc
+        except (redis.ConnectionError, redis.TimeoutError, RuntimeError) as exc:
+            # After 20 tries Celery gives up with a RuntimeError; the broker's own error is its cause.
+            cause = exc.__cause__ if isinstance(exc, RuntimeError) else exc
+            if not isinstance(cause, redis.RedisError):
+                raise
+            raise errors.BrokerUnavailable(
+                f"the broker went away while results were awaited ({cause})",
+                remedy="the task goes on; `fleet task wait` waits for it again",
             ) from exc
 
 

@@ -5,16 +5,15 @@ IMMEDIATE, so that writers queue for up to 10 s instead of failing half-way. Eve
 is one of `errors`, names the database without its password, and says what to do.
 """
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -30,6 +29,8 @@ BUSY_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 5
 #: Execution option of connections that will write; see `_prepare_sqlite`.
 _WRITE = "fleet_write"
+#: For JSON columns; kept, because `json.dumps` with options makes one anew for every call.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Lock(IntEnum):
@@ -52,12 +53,19 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         _prepare_file(Path(parsed.database or ""), create=create)
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False})
+        engine = create_engine(
+            parsed,
+            json_serializer=_ENCODER.encode,
+            hide_parameters=True,  # arguments of runs stay out of logs
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        )
         _prepare_sqlite(engine)
     else:
         engine = create_engine(
             parsed,
             pool_pre_ping=True,
+            json_serializer=_ENCODER.encode,
+            hide_parameters=True,  # arguments of runs stay out of logs
             # a peer that vanished without a word is noticed within 10 s, also in the midst of a statement
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -90,11 +98,6 @@ def take(opened: Session | Connection, lock: Lock) -> None:
     connection = opened.connection() if isinstance(opened, Session) else opened
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int(lock)})
-
-
-def insert(opened: Session, table: Any) -> "postgresql.Insert | sqlite.Insert":
-    """Return an INSERT that knows ON CONFLICT, for the session's database."""
-    return postgresql.insert(table) if opened.get_bind().dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def newest_version() -> str:

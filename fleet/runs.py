@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Table, bindparam, case, func, update
+from sqlalchemy import Table, case, func
 from sqlmodel import Session, col, select
 
-from fleet import clock, db, errors, names
+from fleet import bulk, clock, errors, names
 from fleet.contracts.reports import Kind, Queued, Report
 from fleet.models import Attempt, Run, RunState
 
@@ -74,7 +74,7 @@ def apply_many(session: Session, reports: Sequence[Report]) -> None:
 def known_submissions(session: Session, run_ids: Iterable[str]) -> dict[str, str]:
     """Return which of these runs' `run.queued` have been taken in, with their principals."""
     query = select(Run.id, Run.submitted_by).where(col(Run.id).in_(list(run_ids)), col(Run.task) != "")
-    return dict(session.execute(query).tuples().all())
+    return {run_id: principal for run_id, principal in session.exec(query).all()}  # noqa: C416 - rows, not pairs
 
 
 def get(session: Session, run_id: str) -> Run:
@@ -144,18 +144,16 @@ def _fill_in(session: Session, reports: Sequence[Report]) -> None:
                 "message": queued.message,
             },
         )
-    if not rows:
-        return
-    statement = db.insert(session, _TABLE)
-    given = statement.excluded
-    columns = ("task", "arguments", "description", "meta", "submitted_by", "submitted_at", "not_after", "batch")
-    filled: dict[str, Any] = {column: given[column] for column in columns}
-    # kept for sending again only while no host has accepted it
-    filled["message"] = case((_TABLE.c.state == RunState.QUEUED, given.message), else_=_TABLE.c.message)
-    session.connection().execute(
-        statement.on_conflict_do_update(index_elements=["id"], set_=filled, where=_TABLE.c.task == ""),
-        list(rows.values()),
-    )
+
+    def complete(statement: bulk.Insert) -> bulk.Insert:
+        given = statement.excluded
+        columns = ("task", "arguments", "description", "meta", "submitted_by", "submitted_at", "not_after", "batch")
+        filled: dict[str, Any] = {column: given[column] for column in columns}
+        # kept for sending again only while no host has accepted it
+        filled["message"] = case((_TABLE.c.state == RunState.QUEUED, given.message), else_=_TABLE.c.message)
+        return statement.on_conflict_do_update(index_elements=["id"], set_=filled, where=_TABLE.c.task == "")
+
+    bulk.insert(session, _TABLE, list(rows.values()), finish=complete)
 
 
 def _blank(run_id: str) -> dict[str, Any]:
@@ -191,7 +189,7 @@ def _move(session: Session, reports: Sequence[Report]) -> None:
     query = select(*columns).where(_TABLE.c.id.in_(ids)).order_by(_TABLE.c.id).with_for_update()
     rows: dict[str, dict[str, Any]] = {row.id: dict(row._mapping) for row in connection.execute(query)}  # noqa: SLF001
     if missing := [_blank(run_id) for run_id in ids if run_id not in rows]:
-        connection.execute(db.insert(session, _TABLE).on_conflict_do_nothing(), missing)
+        bulk.insert(session, _TABLE, missing, finish=lambda made: made.on_conflict_do_nothing())
         rows = {row.id: dict(row._mapping) for row in connection.execute(query)}  # noqa: SLF001
     for row in rows.values():
         row["was"] = row["state"]
@@ -237,18 +235,8 @@ def _advance(row: dict[str, Any], report: Report) -> bool:
 
 def _write(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Write each run, by one UPDATE that holds only while the run is still where a legal move begins."""
-    if not rows:
-        return
-    statement = (
-        update(_TABLE)
-        .where(_TABLE.c.id == bindparam("the_id"), _TABLE.c.state == bindparam("was"))
-        .values({name: bindparam(f"new_{name}", type_=_TABLE.c[name].type) for name in ("state", *_CHANGING)})
-    )
-    values = [
-        {"the_id": row["id"], "was": row["was"], **{f"new_{name}": row[name] for name in ("state", *_CHANGING)}}
-        for row in rows
-    ]
-    session.connection().execute(statement, values)
+    written = [{name: row[name] for name in ("id", "was", "state", *_CHANGING)} for row in rows]
+    bulk.update(session, _TABLE, written, match={"id": "id", "state": "was"})
 
 
 def _try_at(tries: dict[tuple[str, int], dict[str, Any]], report: Report) -> None:
@@ -277,15 +265,14 @@ def _try_at(tries: dict[tuple[str, int], dict[str, Any]], report: Report) -> Non
 
 
 def _write_attempts(session: Session, rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    statement = db.insert(session, _ATTEMPTS)
-    given, kept = statement.excluded, _ATTEMPTS.c
-    values: dict[str, Any] = {
-        name: func.coalesce(kept[name], given[name]) for name in ("started_at", "finished_at", "duration_seconds")
-    }
-    # a try that has ended stays as it ended
-    values["state"] = case((kept.state == RunState.RUNNING, given.state), else_=kept.state)
-    session.connection().execute(
-        statement.on_conflict_do_update(index_elements=["run_id", "number"], set_=values), list(rows)
-    )
+    def complete(statement: bulk.Insert) -> bulk.Insert:
+        given, kept = statement.excluded, _ATTEMPTS.c
+        values: dict[str, Any] = {
+            # a try that has ended stays as it ended
+            name: case((kept.state == RunState.RUNNING, given[name]), else_=kept[name])
+            for name in ("state", "finished_at", "duration_seconds")
+        }
+        values["started_at"] = func.coalesce(kept.started_at, given.started_at)
+        return statement.on_conflict_do_update(index_elements=["run_id", "number"], set_=values)
+
+    bulk.insert(session, _ATTEMPTS, rows, finish=complete)

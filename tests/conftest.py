@@ -1,7 +1,10 @@
 """Fixtures of all tests come from the modules named here, those that others import first."""
 
 pytest_plugins = (
+    "tests.services.availability",
     "tests.services.database",
     "tests.services.broker",
     "tests.services.docker",
+    "tests.services.wheels",
+    "tests.services.system",
 )

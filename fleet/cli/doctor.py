@@ -1,6 +1,5 @@
 """`fleet doctor`: everything Fleet needs, checked one by one."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,22 +41,20 @@ def command(ctx: click.Context) -> None:
 
 
 def _tell(findings: "list[Finding]") -> None:
-    out = tables.console()
-    width = max(len(finding.check) for finding in findings)
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in findings:
-        for line in _lines(finding, width):
-            out.print(line, soft_wrap=not out.is_terminal)
-    worst = [sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")]
-    render.say("{} ok, {} warnings, {} failed".format(*worst))
-
-
-def _lines(finding: "Finding", width: int) -> Iterator[Any]:
-    from rich.padding import Padding
-
-    head = tables.styled(f"{finding.level:<4}", tables.STYLES[finding.level])
-    yield head + tables.styled(f"  {finding.check:<{width}}  {finding.text}")
-    if finding.remedy:
-        yield Padding(tables.styled(f"→ {finding.remedy}"), (0, 0, 0, width + 8), expand=False)
+        level = tables.styled(finding.level, tables.STYLES[finding.level])
+        table.add_row(level, tables.styled(finding.check), tables.styled(finding.text))
+        if finding.remedy:
+            table.add_row("", "", tables.styled(f"→ {finding.remedy}"))
+    tables.print_table(table)
+    counts = [sum(finding.level == level for finding in findings) for level in ("ok", "warn", "fail")]
+    render.say("{} ok, {} warnings, {} failed".format(*counts))
 
 
 def _record(finding: "Finding") -> dict[str, Any]:

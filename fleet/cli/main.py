@@ -14,7 +14,9 @@ _RUN, _HOSTS, _TASKS, _LOOK = "Run Fleet", "Hosts", "Tasks", "Look after it"
 
 #: Every command, in the order of the help. A command's own help begins with its summary.
 ENTRIES = {
-    "up": Entry("fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, a host.", _RUN),
+    "up": Entry(
+        "fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, and a host.", _RUN
+    ),
     "worker": Entry("fleet.cli.worker:command", "Run the worker of a host.", _RUN),
     "control": Entry("fleet.cli.control:command", "Run a control worker.", _RUN),
     "flower": Entry("fleet.cli.flower:command", "Run Flower, the web view of workers and tasks.", _RUN),

@@ -132,7 +132,7 @@ def _confirm(task: str, targets: "list[Target]", *, all_hosts: bool) -> None:
         return
     from fleet import errors
 
-    if not click.confirm(f"Push {task} to all {len(targets)} hosts?", err=True):
+    if not click.confirm(f"Push {task} to every host ({len(targets)})?", err=True):
         raise errors.Refused("nothing was pushed")
 
 

@@ -3,10 +3,13 @@ event's is `audit.to_wire`). A key, once here, keeps its name and its meaning.""
 
 from typing import TYPE_CHECKING, Any
 
+from fleet import clock
+
 if TYPE_CHECKING:
     from fleet.client import Outcome
     from fleet.contracts.containers import Container
     from fleet.contracts.presence import Heartbeat, Presence
+    from fleet.errors import FleetError
     from fleet.models import Attempt, EnrollmentToken, Host, Run
 
 
@@ -20,7 +23,8 @@ def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | No
         "facts": row.facts,
         "enrolled_at": row.enrolled_at,
         "registered_at": row.registered_at,
-        "last_seen_at": row.last_seen_at,
+        # the control plane writes it down every few seconds; a heartbeat at hand is newer
+        "last_seen_at": clock.from_unix(heartbeat.at) if heartbeat else row.last_seen_at,
         "signed_off_at": row.signed_off_at,
         "inventory_at": row.inventory_at,
         "heartbeat": heartbeat.model_dump(mode="json") if heartbeat else None,
@@ -99,5 +103,10 @@ def outcome(run_id: str, host_id: str, ended: "Outcome | None", *, state: str = 
         "host": host_id,
         "state": ended.state if ended else state,
         "reply": ended.reply if ended else None,
-        "error": {"code": error.code, "message": error.message, "exit_code": error.exit_code} if error else None,
+        "error": error and {"kind": _kind(error), "message": error.message, "exit_code": error.exit_code},
     }
+
+
+def _kind(error: "FleetError") -> str:
+    """Return the stable word for what went wrong: a failed task's cause, or why the host refused it."""
+    return str(getattr(error, "kind", None) or getattr(error, "reason", None) or error.code)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import redaction
+from fleet.cli import when
 
 if TYPE_CHECKING:
     from fleet.client import Fleet, Watch
@@ -26,9 +27,12 @@ def brief(data: Mapping[str, Any], *, limit: int = 200) -> str:
     """Return the data of an event or reply in one line: `step=pulling percent=40`."""
     parts = []
     for key, value in data.items():
-        if key not in _TOLD_ELSEWHERE and value not in (None, "", {}, [], ()):
-            shown = value if isinstance(value, str | int | float) else _count(value)
-            parts.append(f"{key}={shown}")
+        if key in _TOLD_ELSEWHERE or key.endswith("_sha256") or value in (None, "", {}, [], ()):
+            continue
+        if key == "duration_seconds" and isinstance(value, int | float):
+            parts.append(f"took={when.span(value)}")
+        else:
+            parts.append(f"{key}={value if isinstance(value, str | int | float) else _count(value)}")
     line = " ".join(parts)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 

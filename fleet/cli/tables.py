@@ -14,6 +14,7 @@ from fleet.cli import invocation, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 Record = Mapping[str, Any]
@@ -94,6 +95,12 @@ def show(records: Sequence[Record], *, columns: Sequence[Column]) -> None:
         )
     for record in records:
         table.add_row(*(_cell(column, record) for column in shown))
+    print_table(table)
+
+
+def print_table(table: "Table") -> None:
+    """Print a rich table; without the spaces at the ends of its lines where a program reads them."""
+    out = console()
     if out.is_terminal:
         out.print(table)
         return

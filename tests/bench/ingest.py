@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 import psycopg
+import redis
 
 from fleet import audit, db, inventory, names
 from fleet.contracts.reports import Report
@@ -23,7 +24,7 @@ from workers.control.ingest import Ingest
 HOSTS = 20
 
 
-def load(client: "brokers.redis.Redis", runs: int) -> int:
+def load(client: "redis.Redis", runs: int) -> int:
     """Fill the broker's lists; return how many reports lie there."""
     lists: dict[str, list[str]] = {}
 
@@ -44,8 +45,8 @@ def load(client: "brokers.redis.Redis", runs: int) -> int:
     return sum(len(items) for items in lists.values())
 
 
-def measure(url: str, broker: brokers.Broker, runs: int) -> tuple[int, float]:
-    """Return the number of reports and the seconds that they took."""
+def measure(url: str, broker: brokers.Broker, runs: int) -> tuple[int, float, float]:
+    """Return the number of reports, the seconds that they took, and how many of those on this process's processor."""
     engine = db.open_engine(url)
     db.migrate(engine)
     with db.session(engine) as session:
@@ -55,16 +56,16 @@ def measure(url: str, broker: brokers.Broker, runs: int) -> tuple[int, float]:
         client.flushall()
         count = load(client, runs)
         ingest = Ingest(engine=engine, client=client, lease=factories.HeldLease(client))
-        begin = time.perf_counter()
+        begin, begin_busy = time.perf_counter(), time.process_time()
         while ingest.step():
             pass
-        seconds = time.perf_counter() - begin
+        seconds, busy = time.perf_counter() - begin, time.process_time() - begin_busy
     with db.session(engine, write=False) as session:
         assert audit.verify(session) is None
         newest = audit.events(session, limit=1)[0]
         assert newest.id == count, f"{newest.id} events of {count} reports"
     engine.dispose()
-    return count, seconds
+    return count, seconds, busy
 
 
 def main(runs: int) -> None:
@@ -78,8 +79,8 @@ def main(runs: int) -> None:
                     except psycopg.OperationalError as exc:
                         print(f"PostgreSQL  not measured: {exc}")
                         continue
-                count, seconds = measure(url, broker, runs)
-                print(f"{label:<11} {count} reports in {seconds:.2f} s: {count / seconds:,.0f} reports/s")
+                count, seconds, busy = measure(url, broker, runs)
+                print(f"{label:<11} {count} reports in {seconds:.2f} s (busy {busy:.2f} s): {count / seconds:,.0f}/s")
                 if label == "PostgreSQL":
                     databases.administer(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.services import base_images
 from tests.services.compose import Compose, checkout
+from tests.services.database import missing
 from tests.services.private_engine import PrivateEngine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -74,9 +75,9 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack(wheelhouse: Path) -> Iterator[Stack]:
     if problem := Compose.missing():
-        pytest.skip(problem)
+        missing(problem)
     # A short path: the Engine's sockets lie below it, and their names may have 107 bytes.
     with TemporaryDirectory(prefix="fleet-") as directory:
         engine = PrivateEngine(Path(directory) / "engine")
@@ -84,14 +85,15 @@ def stack() -> Iterator[Stack]:
         try:
             with closing(engine.client()) as client:
                 base_images.load_all(client)
-                checkout(Path(directory) / "checkout")
+                checkout(Path(directory) / "checkout", wheelhouse=wheelhouse)
                 compose = Compose(
                     directory=Path(directory) / "checkout",
                     engine=engine,
                     project="fleet",
                     settings={"FLEET_HOST_ID": HOST},
                 )
-                compose.check("build")
+                # One image for all services: the others find it.
+                compose.check("build", "secrets")
                 stack = Stack(engine, client, compose)
                 stack.up()
                 yield stack
@@ -128,7 +130,7 @@ def test_a_pushed_task_looks_at_the_engine_and_its_life_is_audited_in_postgresql
 
 
 def test_flower_answers_nobody_without_its_password(stack: Stack) -> None:
-    password = stack.compose.execute("flower", "cat", "flower_password").stdout.strip()
+    password = stack.compose.execute("flower", "cat", "flower.password").stdout.strip()
 
     assert stack.flower("/workers", password=None) == 401
     assert stack.flower("/workers", password="guess") == 401

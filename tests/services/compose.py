@@ -7,15 +7,13 @@ installs from when it is there.
 import os
 import shutil
 import subprocess
-import sys
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.services import base_images
 from tests.services.private_engine import PrivateEngine
+from tests.services.wheels import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 #: The first `up` builds the image: half a minute on two cores.
 _TIMEOUT_SECONDS = 240
 
@@ -70,8 +68,8 @@ class Compose:
         return self.run("exec", "-T", service, *argv)
 
 
-def checkout(target: Path) -> None:
-    """Make a copy of the working tree at `target`, as `git clone` would, and the wheels that its image needs."""
+def checkout(target: Path, *, wheelhouse: Path) -> None:
+    """Make a copy of the working tree at `target`, as `git clone` would, with the wheels that its image needs."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,
@@ -83,23 +81,4 @@ def checkout(target: Path) -> None:
         if (REPOSITORY / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    collect_wheels(target / "wheels", [*project["build-system"]["requires"], *project["project"]["dependencies"]])
-
-
-def collect_wheels(target: Path, requirements: Sequence[str]) -> None:
-    """Put the wheels of the requirements, and of theirs, into a directory; twelve seconds from pip's cache."""
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--only-binary=:all:",
-            "--dest",
-            str(target),
-            *requirements,
-        ],
-        check=True,
-    )
+    shutil.copytree(wheelhouse, target / "wheels")

@@ -15,20 +15,14 @@ import pytest
 from sqlalchemy import Engine
 
 from fleet import db
+from tests.services.availability import missing
 
 SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 
 
-def missing(what: str) -> None:
-    """Skip, or fail in CI: there a service that is not there is a broken build."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
 def administer(statement: str) -> None:
     with psycopg.connect(SERVER, autocommit=True, connect_timeout=5) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]  # names are made here
+        connection.execute(statement)
 
 
 def url_of(name: str) -> str:

@@ -17,7 +17,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from tests.services.database import missing
+from tests.services.availability import missing
 from tests.services.private_engine import PrivateEngine
 
 IMAGE = "fleet-test/busybox:latest"

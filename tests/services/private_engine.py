@@ -39,10 +39,10 @@ class PrivateEngine:
         """Return why no Engine can be started here, or an empty string."""
         if os.geteuid() != 0:
             return "starting a Docker Engine takes root"
-        absent = [
+        lacking = [
             name for name in ("dockerd", "containerd", "iptables", "unshare", "nsenter") if not shutil.which(name)
         ]
-        return f"not installed: {', '.join(absent)}" if absent else ""
+        return f"not installed: {', '.join(lacking)}" if lacking else ""
 
     def start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ with the shared libraries that the dynamic linker would load for it.  What comes
 
 import io
 import subprocess
+import sysconfig
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +67,11 @@ class RootTree:
     def file(self, source: Path, target: str) -> None:
         """Add one file as it is."""
         self._add(source, target)
+
+    def system_library(self, name: str) -> None:
+        """Add a shared library that programs load by name at run time, and what it loads."""
+        source = Path("/usr/lib") / str(sysconfig.get_config_var("MULTIARCH")) / name
+        self.program(source)
 
     def text(self, target: str, content: str, *, mode: int = 0o644) -> None:
         self._texts[target] = (content, mode)

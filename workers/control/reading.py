@@ -41,6 +41,8 @@ class Reading:
     payload: Facts | Inventory | None = None
     epoch: int = 0
     seq: int = 0
+    #: of the item, in bytes
+    size: int = 0
     reason: str = ""
     evidence: dict[str, Any] | None = None
 
@@ -66,7 +68,7 @@ def read(item: bytes, sender: str) -> Reading:
     except (errors.InvalidValue, ValueError, OverflowError, OSError) as exc:
         # the latter three are what a moment beyond the calendar raises
         return _refused(item, "data do not fit", str(exc), epoch=report.epoch, seq=report.seq)
-    return Reading(report=plain, payload=payload, epoch=report.epoch, seq=report.seq)
+    return Reading(report=plain, payload=payload, epoch=report.epoch, seq=report.seq, size=len(item))
 
 
 def _from_principal(report: Report, sender: str) -> Facts | Inventory | None:

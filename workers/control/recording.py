@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
-from fleet import audit, canonical, clock, db, inventory, runs
+from fleet import audit, bulk, canonical, clock, db, inventory, runs
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Report
-from fleet.models import AuditEvent, ReportCursor
+from fleet.models import ReportCursor
 from workers.control import reading
 from workers.control.reading import Inventory, Reading
 
@@ -42,9 +42,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was committed: the audit events to publish, and per host how far each of its sessions is taken in."""
+    """What was committed: the rows of the audit to publish, and per host how far each of its sessions is taken in."""
 
-    events: Sequence[AuditEvent]
+    events: Sequence[Mapping[str, Any]]
     taken_in: Mapping[str, Mapping[int, int]]
 
     @classmethod
@@ -128,7 +128,7 @@ def _take_from_principal(work: _Work, batch: Batch, items: Sequence[Reading]) ->
         if report.run not in work.submissions:
             work.submissions[report.run] = principal
             work.reports.append(report)
-            work.entries.append(_entry(report, _host_of(report.run)))
+            work.entries.append(_entry(report, _host_of(report.run), size=found.size))
         elif work.submissions[report.run] != principal:
             evidence = {"run": report.run, "submitted_by": work.submissions[report.run]}
             refused.append(Reading(reason="the run is another principal's", evidence=evidence))
@@ -168,7 +168,7 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
     if isinstance(payload, Facts):
         inventory.register(work.session, host, facts=payload, at=at)
     if not isinstance(payload, Inventory):
-        return _entry(report, host)
+        return _entry(report, host, size=found.size)
     if report.kind is Kind.INVENTORY_SYNCED:
         difference = inventory.sync_containers(work.session, host, payload.containers, at=at)
     else:
@@ -176,7 +176,7 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
     if not difference:
         return None  # a full sync that found nothing new, every minute from every host, is no step of anything
     data = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
-    return _entry(report, host, data=data)
+    return _entry(report, host, size=found.size, data=data)
 
 
 def _host_of(run_id: str) -> str:
@@ -184,7 +184,7 @@ def _host_of(run_id: str) -> str:
     return run_id.partition(":")[0]
 
 
-def _entry(report: Report, host: str, *, data: Mapping[str, Any] | None = None) -> audit.Entry:
+def _entry(report: Report, host: str, *, size: int, data: Mapping[str, Any] | None = None) -> audit.Entry:
     return audit.Entry(
         event=report.kind.value,
         actor=report.sender,
@@ -193,7 +193,7 @@ def _entry(report: Report, host: str, *, data: Mapping[str, Any] | None = None) 
         occurred_at=clock.from_unix(report.at),
         epoch=report.epoch,
         seq=report.seq,
-        data=_bounded(_told(report) if data is None else data),
+        data=_bounded(_told(report) if data is None else data, size),
     )
 
 
@@ -210,7 +210,10 @@ def _told(report: Report) -> Mapping[str, Any]:
     return data
 
 
-def _bounded(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _bounded(data: Mapping[str, Any], size: int) -> Mapping[str, Any]:
+    """Return data, or what identifies them where they are large; they come from an item of `size` bytes."""
+    if size * 6 <= _MOST_DATA:  # a character grows to six at most (\\u0000)
+        return data
     encoded = canonical.encode(canonical.plain(dict(data)))
     if len(encoded) <= _MOST_DATA:
         return data
@@ -250,12 +253,14 @@ def _load_cursors(session: Session, senders: Sequence[str]) -> dict[tuple[str, i
 
 
 def _store_cursors(session: Session, cursors: Mapping[tuple[str, int], int]) -> None:
-    if not cursors:
-        return
-    statement = db.insert(session, _CURSORS)
-    session.connection().execute(
-        statement.on_conflict_do_update(index_elements=["sender", "epoch"], set_={"seq": statement.excluded.seq}),
-        [{"sender": sender, "epoch": epoch, "seq": seq} for (sender, epoch), seq in cursors.items()],
+    rows = [{"sender": sender, "epoch": epoch, "seq": seq} for (sender, epoch), seq in cursors.items()]
+    bulk.insert(
+        session,
+        _CURSORS,
+        rows,
+        finish=lambda made: made.on_conflict_do_update(
+            index_elements=["sender", "epoch"], set_={"seq": made.excluded.seq}
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from fleet.contracts import Contract, Reply, Request, Risk
 
-AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\0]*$", max_length=4096)]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$", max_length=4096)]
 
 
 class FreeRequest(Request):

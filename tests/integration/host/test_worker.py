@@ -1,0 +1,334 @@
+"""A host worker as a process: what is pushed to it runs once, is answered, recorded, and told to whoever asks."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from celery import group
+
+from fleet import db, errors, inventory, names, presence
+from fleet.clock import now
+from fleet.contracts.presence import Presence
+from fleet.dispatch import RunSignature
+from tests.services.availability import missing
+from tests.services.docker import IMAGE
+from tests.services.private_engine import PrivateEngine
+from tests.services.system import System
+from tests.services.waiting import until
+
+
+@pytest.fixture
+def backend() -> str:
+    """The worker never sees the database; `test_a_task_lives` runs on both."""
+    return "sqlite"
+
+
+@pytest.fixture
+def host(system: System) -> str:
+    """A fleet of one host, h1, without Docker."""
+    system.start_control()
+    system.enroll("h1", labels={"env": "test"})
+    system.start_worker("h1")
+    return "h1"
+
+
+def push(system: System, task: str, *, host: str = "h1", expires: float | None = None, **arguments: object) -> str:
+    """Push and return the run's id."""
+    return system.fleet.push(task, on=host, arguments=arguments, expires=expires).run_ids[0]
+
+
+def item_of(system: System, run_id: str) -> str:
+    """Return the queue item of a run, byte for byte, as the ledger has it or had it."""
+    for report in system.redis.lrange(names.reports("p:alice"), 0, -1):
+        if json.loads(report)["run"] == run_id:
+            return str(json.loads(report)["data"]["message"])
+    raise AssertionError("the report has been taken in already")
+
+
+class TestLife:
+    @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+    def backend(self, request: pytest.FixtureRequest) -> str:
+        if request.param == "postgresql":
+            request.getfixturevalue("postgres")
+        return str(request.param)
+
+    def test_a_task_lives_from_queued_to_succeeded_and_every_step_is_on_record(self, system: System, host: str) -> None:
+        batch = system.fleet.push(
+            "fleet.host.ping",
+            on=host,
+            arguments={"echo": "hello"},
+            description="is it there?",
+            metadata={"ticket": 42, "unknown": {"deep": [1, None]}},
+        )
+        (outcome,) = batch.wait(timeout=10)
+        assert outcome.state == "succeeded"
+        assert outcome.reply is not None
+        assert outcome.reply["echo"] == "hello"
+        run = system.record(outcome.run_id, state="succeeded")
+        assert (run.task, run.description, run.submitted_by) == ("fleet.host.ping", "is it there?", "alice")
+        assert run.meta == {"ticket": 42, "unknown": {"deep": [1, None]}}
+        assert run.reply == outcome.reply
+        assert run.submitted_at <= run.assigned_at <= run.started_at <= run.finished_at  # type: ignore[operator]
+        life = system.life(outcome.run_id)
+        assert {event.event for event in life} == {"run.queued", "run.accepted", "run.started", "run.succeeded"}
+        told_by_host = [event for event in life if event.actor == "h1"]
+        assert [event.seq for event in told_by_host] == sorted(event.seq for event in told_by_host)
+        assert system.events("report.missing") == []
+
+    def test_the_host_is_on_record_with_its_facts_and_labels(self, system: System, host: str) -> None:
+        def registered() -> bool:
+            with db.session(system.engine, write=False) as session:
+                return bool(inventory.host(session, host).facts)
+
+        until(registered, "the registration")
+        with db.session(system.engine, write=False) as session:
+            record = inventory.host(session, host)
+            assert record.labels == {"env": "test"}
+            assert record.facts["cpus"] >= 1
+            assert record.facts["port"] == 8000
+            assert record.facts["docker_version"] is None
+
+
+def test_a_task_that_fails_says_why_and_raises_fleets_error_at_the_caller(system: System, host: str) -> None:
+    result = system.fleet.dispatcher.task("fleet.containers.list").apply_async(host=host)
+    with pytest.raises(errors.TaskFailed, match="does not answer") as caught:
+        result.get(timeout=10)
+    assert caught.value.kind == "engine_unavailable"
+    assert system.record(result.id, state="failed").error["kind"] == "engine_unavailable"  # type: ignore[index]
+
+
+def test_groups_of_signatures_bring_one_reply_a_member(system: System, host: str) -> None:
+    task = system.fleet.dispatcher.task("fleet.host.ping")
+    signatures = [
+        RunSignature(task, kwargs={"echo": str(n)}, app=task.app, options={"host": host, "offline": "fail"})
+        for n in range(12)
+    ]
+    results = group(signatures)()
+    assert [reply["echo"] for reply in results.get(timeout=15)] == [str(n) for n in range(12)]
+    assert all(names.host_of_run(result.id) == host for result in results.results)
+
+
+def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -> None:
+    system.parts[0].process.send_signal(signal.SIGSTOP)  # so that the report is still there to read
+    run_id = push(system, "fleet.host.ping")
+    item = item_of(system, run_id)
+    system.redis.lpush(names.queue(host), *[item] * 100)
+    until(lambda: system.redis.llen(names.queue(host)) == 0, "the queue is drained")
+    system.parts[0].process.send_signal(signal.SIGCONT)
+    system.record(run_id, state="succeeded")
+    until(lambda: system.redis.llen(names.inbox(host, 1)) == 0, "the inbox is empty")
+    assert [event.event for event in system.life(run_id)].count("run.started") == 1
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b"not json",
+        b"\xff\xfe\x00",
+        b"[1, 2]",
+        b"{}",
+        b'{"properties": {}}',
+        b'{"properties": {"delivery_tag": "x"}, "headers": [], "body": "x"}',
+        b'{"properties": {"body_encoding": "base64"}, "headers": {}, "body": "%%%"}',
+        b'{"properties": {}, "headers": {"id": "h1:x", "task": "fleet.host.ping"}, "body": "[[],{},{}]"}',
+        b"[" * 100_000,
+        b'"' + b"x" * 600_000 + b'"',
+    ],
+    ids=["text", "bytes", "list", "empty", "no headers", "list headers", "bad base64", "bad id", "deep", "large"],
+)
+def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
+    system: System, host: str, item: bytes
+) -> None:
+    system.redis.lpush(names.queue(host), item)
+    begun = time.monotonic()
+    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
+    assert outcome.state == "succeeded"
+    assert time.monotonic() - begun < 5
+    letter = json.loads(str(system.redis.lindex(names.dead(host), 0)))
+    assert letter["reason"] in ("malformed", "too_large")
+    assert letter["size"] == len(item)
+    until(lambda: system.events("message.refused"), "the refusal is on record")
+    assert system.redis.llen(names.inbox(host, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m["headers"]["fleet"].update(host="h2"), "misdirected"),
+        (lambda m: m["headers"].update(task="celery.backend_cleanup"), "unknown_task"),
+        (lambda m: m["headers"].update(task="fleet.beat.heartbeat"), "unknown_task"),
+        (lambda m: m.update(body='[[], {"echo": 1}, {}]'), "invalid_arguments"),
+        (lambda m: m.update(body='[[], {"ecko": "x"}, {}]'), "invalid_arguments"),
+        (lambda m: m.update(body='[["x"], {}, {}]'), "invalid_arguments"),
+        (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
+        (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(v=2), "malformed"),
+    ],
+)
+def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
+    system: System, host: str, change: object, reason: str
+) -> None:
+    system.parts[0].process.send_signal(signal.SIGSTOP)
+    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
+    run_id = names.new_run_id(host)
+    template["headers"]["id"] = run_id
+    change(template)  # type: ignore[operator]
+    system.redis.lpush(names.queue(host), json.dumps(template))
+    system.parts[0].process.send_signal(signal.SIGCONT)
+    run = system.record(run_id, state="rejected")
+    assert run.error is not None
+    assert run.error["kind"] == reason
+    with pytest.raises(errors.TaskRejected):
+        system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+
+
+def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
+    system.start_control()
+    system.enroll("h1")
+    late = system.fleet.push("fleet.host.ping", on="h1", offline="queue", expires=0.2)
+    timely = system.fleet.push("fleet.host.ping", on="h1", offline="queue")
+    pushed_at = time.monotonic()
+    until(lambda: time.monotonic() > pushed_at + 0.3, "the expiry")
+    system.start_worker("h1")
+    (outcome,) = timely.wait(timeout=10)
+    assert outcome.state == "succeeded"
+    (missed,) = late.wait(timeout=10)
+    assert missed.state == "expired"
+    assert isinstance(missed.error, errors.TaskExpired)
+    system.record(late.run_ids[0], state="expired")
+    assert "run.started" not in {event.event for event in system.life(late.run_ids[0])}
+
+
+def test_a_clean_stop_signs_the_host_off_at_once_and_ends_soon(system: System, host: str) -> None:
+    worker = system.parts[-1]
+    begun = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - begun < 5  # below two on an idle machine
+    assert system.heartbeat(host) is None
+    with pytest.raises(errors.HostNotConnected):
+        push(system, "fleet.host.ping")
+    until(lambda: system.events("host.deregistered"), "the sign-off is on record")
+    with db.session(system.engine, write=False) as session:
+        assert presence.of(inventory.host(session, host), None, now()) is Presence.OFFLINE
+
+
+def test_a_killed_worker_keeps_its_key_for_no_longer_than_35_seconds(system: System, host: str) -> None:
+    system.parts[-1].stop(number=signal.SIGKILL)
+    assert 0 < system.redis.ttl(names.presence(host)) <= 35
+
+
+def test_a_worker_that_is_started_again_takes_what_waits(system: System, host: str) -> None:
+    assert system.parts[-1].stop() == 0
+    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+    system.start_worker(host)
+    (outcome,) = batch.wait(timeout=10)
+    assert outcome.state == "succeeded"
+    assert system.heartbeat(host).epoch == 2  # type: ignore[union-attr]
+
+
+def test_what_a_dead_session_left_in_its_inbox_runs_once_in_the_next(system: System, host: str) -> None:
+    control, worker = system.parts
+    assert worker.stop() == 0
+    control.process.send_signal(signal.SIGSTOP)
+    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
+    control.process.send_signal(signal.SIGCONT)
+    system.start_worker(host)
+    (outcome,) = batch.wait(timeout=10)
+    assert outcome.state == "succeeded"
+    assert system.redis.llen(names.inbox(host, 1)) == 0
+
+
+def test_a_second_worker_of_the_same_host_is_refused_and_the_first_goes_on(system: System, host: str) -> None:
+    second = system.run("worker", "--host-id", host)
+    assert second.process.wait(20) == 1
+    said = second.log.read_text()
+    assert "runs already" in said
+    assert str(system.parts[1].process.pid) in said
+    assert "Traceback" not in said
+    push(system, "fleet.host.ping")
+
+
+def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(system: System, host: str) -> None:
+    system.broker.stop(kill=True)
+    system.broker.start()
+    back = time.monotonic()
+
+    def answered() -> bool:
+        try:
+            (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=5)
+        except errors.Unreachable:
+            return False
+        return outcome.state == "succeeded"
+
+    until(answered, "a task runs", timeout=20)
+    assert time.monotonic() - back < 10  # within five on an idle machine
+    lost = system.parts[-1].log.read_text().count("broker.lost")
+    assert lost <= 1
+
+
+def test_an_idle_worker_holds_six_connections_at_most(system: System, host: str) -> None:
+    push(system, "fleet.host.ping")
+    mine = [c for c in system.redis.client_list() if c["name"].startswith("fleet-h1")]
+    assert len(mine) <= 6, [c["name"] for c in mine]
+
+
+def test_a_journal_that_cannot_be_written_stops_the_worker_and_loses_nothing(system: System) -> None:
+    system.start_control()
+    system.enroll("h1")
+    small = system.directory / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=False).returncode:
+        missing("a small file system: mounting one takes root")
+    try:
+        shutil.copytree(system.directory / "hosts", small / "hosts")
+        worker = system.start_worker("h1", FLEET_STATE_DIR=str(small))
+        with (small / "filler").open("wb", buffering=0) as filler:
+            filler.write(b"x" * 100)
+            try:
+                while True:
+                    filler.write(b"x" * 4096)
+            except OSError:
+                pass
+        batches = [
+            system.fleet.push("fleet.host.ping", on="h1", offline="queue", arguments={"echo": "x" * 1000})
+            for _ in range(20)
+        ]
+        assert worker.process.wait(20) != 0
+        assert "journal.failed" in worker.log.read_text()
+        (small / "filler").unlink()
+        system.start_worker("h1", FLEET_STATE_DIR=str(small))
+        for batch in batches:
+            (outcome,) = batch.wait(timeout=20)
+            assert outcome.state == "succeeded"
+    finally:
+        for part in system.parts:
+            part.stop(number=signal.SIGKILL)
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(180)
+def test_heartbeats_go_on_while_the_pool_is_full(system: System, docker_engine: PrivateEngine) -> None:
+    client = docker_engine.client()
+    client.containers.run(IMAGE, ["/bin/sleep", "300"], name="stubborn", detach=True)  # pid 1 ignores SIGTERM
+    client.close()
+    system.start_control()
+    system.enroll("h1")
+    system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url, FLEET_CONCURRENCY="1")
+    push(system, "fleet.containers.stop", container="stubborn", timeout_seconds=25)
+    push(system, "fleet.host.ping")
+
+    def beat_of_a_full_pool() -> bool:
+        beat = system.heartbeat("h1")
+        return beat is not None and beat.in_hand == 1 and beat.queue_length == 1
+
+    until(beat_of_a_full_pool, "a heartbeat that tells of a full pool", timeout=20)
+    beat = system.heartbeat("h1")
+    assert beat is not None
+    assert beat.loop_age_seconds is not None
+    assert beat.loop_age_seconds < 3
+    assert beat.docker_reachable is True

@@ -1,0 +1,142 @@
+"""Inventory: hosts, labels, containers, and the registry hash."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from fleet import db, errors, inventory, names
+from fleet.models import Membership
+from tests import factories
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def enrolled(engine: Engine) -> Engine:
+    with db.session(engine) as session:
+        inventory.enroll_host(session, "edge-1", labels={"env": "prod", "tier": "edge"})
+        inventory.enroll_host(session, "edge-2", labels={"env": "prod"})
+    return engine
+
+
+def test_a_selector_means_hosts_with_all_its_labels(enrolled: Engine) -> None:
+    with db.session(enrolled, write=False) as session:
+        assert [host.id for host in inventory.hosts(session)] == ["edge-1", "edge-2"]
+        assert [host.id for host in inventory.hosts(session, selector={"env": "prod", "tier": "edge"})] == ["edge-1"]
+        assert inventory.hosts(session, selector={"env": "test"}) == []
+
+
+def test_a_host_that_is_not_there_comes_with_a_suggestion(enrolled: Engine) -> None:
+    with db.session(enrolled, write=False) as session:
+        with pytest.raises(errors.NotFound, match="no host named 'edge-l'; did you mean 'edge-"):
+            inventory.host(session, "edge-l")
+        with pytest.raises(errors.InvalidValue, match="is not a host id"):
+            inventory.host(session, "Edge_1")
+
+
+def test_labels_are_set_and_removed(enrolled: Engine) -> None:
+    with db.session(enrolled) as session:
+        inventory.set_labels(session, "edge-1", {"env": "test", "mark": ""}, ["tier", "absent"])
+    with db.session(enrolled, write=False) as session:
+        assert inventory.host(session, "edge-1").labels == {"env": "test", "mark": ""}
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"a b": "x"}, "label: 'a b' cannot be used"),
+        ({"": "x"}, "label: '' cannot be used"),
+        ({"env": "pröd"}, "value of label 'env': 'pröd' cannot be used"),
+        ({"env": "x" * 64}, "use 1 to 63 letters"),
+        ({"-env": "x"}, "label: '-env'"),
+        ({f"k{index}": "" for index in range(65)}, "labels: 65 are too many; a host may have 64"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(labels: dict[str, str], says: str) -> None:
+    with pytest.raises(errors.InvalidValue, match=says):
+        inventory.check_labels(labels)
+
+
+def test_a_second_enrollment_keeps_labels_and_a_revoked_name_inherits_nothing(enrolled: Engine) -> None:
+    with db.session(enrolled) as session:
+        inventory.register(session, "edge-1", facts=factories.facts(), at=AT)
+        inventory.sync_containers(session, "edge-1", [factories.container("web")], at=AT)
+        again = inventory.enroll_host(session, "edge-1", labels={"tier": "core"})
+        assert again.labels == {"env": "prod", "tier": "core"}
+        assert again.facts["kernel"] == "6.1.0"
+        again.membership = Membership.REVOKED.value
+        assert inventory.accepted(session, ["edge-1", "edge-2", "edge-3"]) == {"edge-2"}
+        anew = inventory.enroll_host(session, "edge-1", labels={"env": "test"})
+        assert (anew.labels, anew.facts, anew.registered_at) == ({"env": "test"}, {}, None)
+        assert inventory.containers(session, host="edge-1") == []
+
+
+def test_a_sync_replaces_what_was_known(enrolled: Engine) -> None:
+    web, db_, old = (factories.container(name) for name in ("web", "db", "old"))
+    with db.session(enrolled) as session:
+        inventory.sync_containers(session, "edge-2", [old], at=AT)
+        first = inventory.sync_containers(session, "edge-1", [web, old], at=AT)
+        assert (first.added, first.changed, first.removed) == (("old", "web"), (), ())
+    stopped = web.model_copy(update={"state": "exited", "status": "Exited (0)", "health": "unhealthy"})
+    with db.session(enrolled) as session:
+        second = inventory.sync_containers(session, "edge-1", [stopped, db_], at=AT)
+        assert (second.added, second.changed, second.removed) == (("db",), ("web",), ("old",))
+    with db.session(enrolled, write=False) as session:
+        found = inventory.containers(session, host="edge-1")
+        assert [(each.name, each.state, each.health) for each in found] == [
+            ("db", "running", None),
+            ("web", "exited", "unhealthy"),
+        ]
+        assert found[1].ports == [{"container_port": 80, "protocol": "tcp", "host_ip": "0.0.0.0", "host_port": 8080}]
+        assert found[1].created == web.created
+        assert [each.host_id for each in inventory.containers(session)] == ["edge-1", "edge-1", "edge-2"]
+        assert [each.name for each in inventory.containers(session, host="edge-1", all=False)] == ["db"]
+        assert inventory.host(session, "edge-1").inventory_at == AT
+
+
+def test_a_sync_that_finds_nothing_new_is_no_difference(enrolled: Engine) -> None:
+    web = factories.container("web")
+    later = web.model_copy(update={"status": "Up 4 minutes"})
+    with db.session(enrolled) as session:
+        inventory.sync_containers(session, "edge-1", [web], at=AT)
+        assert not inventory.sync_containers(session, "edge-1", [later], at=AT)
+        assert inventory.containers(session)[0].status == "Up 4 minutes"
+
+
+def test_changes_touch_only_what_they_name(enrolled: Engine) -> None:
+    with db.session(enrolled) as session:
+        inventory.sync_containers(session, "edge-1", [factories.container("web"), factories.container("db")], at=AT)
+        gone = factories.container("db").docker_id
+        difference = inventory.change_containers(session, "edge-1", [factories.container("new")], [gone, "unknown"])
+        assert (difference.added, difference.removed) == (("new",), ("db",))
+        assert [each.name for each in inventory.containers(session)] == ["new", "web"]
+
+
+def test_registration_and_a_clean_stop_are_noted(enrolled: Engine) -> None:
+    with db.session(enrolled) as session:
+        inventory.deregister(session, "edge-1", at=AT)
+        assert inventory.host(session, "edge-1").signed_off_at == AT
+        inventory.register(session, "edge-1", facts=factories.facts(cpus=8), at=AT)
+    with db.session(enrolled, write=False) as session:
+        found = inventory.host(session, "edge-1")
+        assert (found.facts["cpus"], found.registered_at, found.signed_off_at) == (8, AT, None)
+
+
+def test_the_registry_hash_holds_the_members_and_nobody_else(enrolled: Engine, client: "redis.Redis") -> None:
+    client.hset(names.HOSTS, "ghost", "{}")
+    with db.session(enrolled) as session:
+        inventory.publish_hosts(session, client)
+        assert {host: json.loads(each) for host, each in client.hgetall(names.HOSTS).items()} == {
+            "edge-1": {"labels": {"env": "prod", "tier": "edge"}, "membership": "accepted"},
+            "edge-2": {"labels": {"env": "prod"}, "membership": "accepted"},
+        }
+        inventory.host(session, "edge-1").membership = Membership.REVOKED.value
+        inventory.set_labels(session, "edge-2", {"env": "test"})
+        inventory.publish_hosts(session, client, "edge-1")
+        inventory.publish_hosts(session, client, "edge-2")
+        assert {host: json.loads(each)["labels"] for host, each in client.hgetall(names.HOSTS).items()} == {
+            "edge-2": {"env": "test"}
+        }

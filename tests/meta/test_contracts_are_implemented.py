@@ -1,0 +1,44 @@
+"""Contracts and implementations match one to one, and each means the same on both sides."""
+
+import inspect
+from typing import get_type_hints
+
+import pytest
+
+from fleet import tasks
+from fleet.contracts import AnyContract, Reply, Request, RunContext, containers, hosts, registry
+from fleet.contracts.hosts import Facts
+from workers.host.engine import Engine
+from workers.host.tasks.registry import performers
+
+OWN = {contract.name: contract for contract in (*hosts.ALL, *containers.ALL)}
+PERFORMERS = performers(Engine("unix:///nonexistent.sock"), Facts.model_construct)
+
+
+def test_every_contract_has_one_implementation_and_every_implementation_a_contract() -> None:
+    assert set(PERFORMERS) == set(registry.known())
+    assert len({id(getattr(p, "__func__", p)) for p in PERFORMERS.values()}) == len(PERFORMERS)
+
+
+@pytest.mark.parametrize("contract", OWN.values(), ids=OWN)
+def test_an_implementation_takes_the_request_and_gives_the_reply_of_its_contract(contract: AnyContract) -> None:
+    hints = get_type_hints(PERFORMERS[contract.name])
+    returned = hints.pop("return")
+    assert list(hints.values()) == [contract.request, RunContext]
+    assert returned is contract.reply
+
+
+@pytest.mark.parametrize("contract", OWN.values(), ids=OWN)
+def test_a_contract_refuses_unknown_fields_and_says_what_it_is(contract: AnyContract) -> None:
+    assert issubclass(contract.request, Request)
+    assert contract.request.model_config["extra"] == "forbid"
+    assert contract.request.model_config["frozen"]
+    assert issubclass(contract.reply, Reply)
+    assert contract.summary.endswith(".")
+    assert contract.name.startswith(registry.RESERVED_PREFIX)
+
+
+def test_every_contract_of_fleets_own_can_be_imported_from_fleet_tasks() -> None:
+    offered = {value.contract.name for name, value in inspect.getmembers(tasks) if isinstance(value, tasks.Pushable)}
+    assert offered == set(OWN)
+    assert set(tasks.__all__) >= {name for name, v in inspect.getmembers(tasks) if isinstance(v, tasks.Pushable)}
