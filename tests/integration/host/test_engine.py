@@ -51,11 +51,7 @@ class Told:
         self.reports.put((kind, data))
 
     def await_change(self, *, name: str, state: str = "running", timeout: float = 5) -> dict[str, Any]:
-<<<<<<< HEAD
-        """Return the next reported row of that container in that state; a busy machine reports others on the way."""
-=======
         """Return the next reported row of that container in that state; those on the way there may be told, too."""
->>>>>>> engine
         deadline = time.monotonic() + timeout
         while True:
             kind, data = self.reports.get(timeout=max(0.01, deadline - time.monotonic()))
