@@ -33,7 +33,7 @@ class Entry:
     """What is to be recorded: an event (`noun.past_participle`), who did it, on what, and when it happened."""
 
     event: str
-    #: `p:<principal>`, a host id, or "control"
+    #: `p:<principal>`, a host id, `token:<id>`, or "control"
     actor: str
     host_id: str | None = None
     run_id: str | None = None
