@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet install
+PIP := $(BIN)/pip --disable-pip-version-check -qq install
 
 .PHONY: help up test check lint format bench clean
 .DELETE_ON_ERROR:

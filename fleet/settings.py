@@ -6,7 +6,9 @@ The settings file is `-c FILE` or `FLEET_CONFIG`, else the first that exists of 
 This is the only module that reads the environment.
 """
 
+import ipaddress
 import os
+import re
 import socket
 import tomllib
 from datetime import timedelta
@@ -29,6 +31,8 @@ SECRETS = ("broker_url", "database_url", "token", "flower_password")
 STATE_FILE = "fleet.toml"
 #: What a host advertises where nobody says otherwise (E4 of the feature table).
 DEFAULT_PORT = 8000
+#: What a host name is made of, at most 253 characters (RFC 1123, 2.1); underscores, because people use them.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
 
 class Settings(BaseSettings):
@@ -120,8 +124,22 @@ class Settings(BaseSettings):
 
     @property
     def resolved_advertise_host(self) -> str:
-        """The address that the host registers: the setting, else AGENT_HOST, else the hostname."""
-        return self.advertise_host or os.environ.get("AGENT_HOST") or socket.gethostname()
+        """The address that the host registers: the setting, else AGENT_HOST, else the hostname.
+
+        Raises `errors.SettingsInvalid` for one that no machine can be reached by.
+        """
+        for origin, given in (
+            ("FLEET_ADVERTISE_HOST", self.advertise_host),
+            ("AGENT_HOST", os.environ.get("AGENT_HOST")),
+        ):
+            if given:
+                if not _is_address(given):
+                    raise errors.SettingsInvalid(
+                        f"{origin}: {given!r} is not a host name or an address",
+                        remedy="give one without scheme and port, such as web-1.example.org, 10.0.0.7 or fd00::7",
+                    )
+                return given
+        return socket.gethostname()
 
     @property
     def resolved_advertise_port(self) -> int:
@@ -182,6 +200,14 @@ def load(*, config: Path | None = None, **flags: Any) -> Settings:
         return Settings(**fallbacks, **given)
     except ValidationError as exc:
         raise errors.SettingsInvalid(_explain(exc, given), remedy="`fleet --help` lists the settings") from exc
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None
+    return True
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -14,10 +14,12 @@ _RUN, _HOSTS, _TASKS, _LOOK = "Run Fleet", "Hosts", "Tasks", "Look after it"
 
 #: Every command, in the order of the help. A command's own help begins with its summary.
 ENTRIES = {
-    "up": Entry("fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, a host.", _RUN),
+    "up": Entry(
+        "fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, and a host.", _RUN
+    ),
     "worker": Entry("fleet.cli.worker:command", "Run the worker of a host.", _RUN),
     "control": Entry("fleet.cli.control:command", "Run a control worker.", _RUN),
-    "flower": Entry("fleet.cli.flower:command", "Run Flower, the web view of workers and tasks.", _RUN),
+    "flower": Entry("fleet.cli.flower:command", "Run Flower, in the foreground, until it is told to stop.", _RUN),
     "enroll": Entry("fleet.cli.enroll:command", "Make this machine a host, by a token.", _HOSTS),
     "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
     "host": Entry("fleet.cli.host:group", "List, show and label hosts.", _HOSTS),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, render, shapes, types
+from fleet.cli import invocation, render, shapes, types, when
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 from fleet.cli.types import HOST_ID, SELECTOR
@@ -13,13 +13,22 @@ from fleet.cli.types import HOST_ID, SELECTOR
 if TYPE_CHECKING:
     from fleet.client import Fleet
 
+
+def _status(row: Mapping[str, Any]) -> str:
+    """Say how long a container runs, as of now: the Engine's own sentence is as old as the last full sync."""
+    if row["state"] != "running" or not row.get("started"):
+        return str(row["status"])
+    health = f" ({row['health']})" if row["health"] else ""
+    return f"up {when.age(row['started'])}{health}"
+
+
 _COLUMNS = (
     Column(heading="HOST", value=lambda row: row["host"]),
     Column(heading="CONTAINER ID", value=lambda row: row["docker_id"][:12], from_width=90),
     Column(heading="NAME", value=lambda row: row["name"], shrinks=True),
     Column(heading="IMAGE", value=lambda row: row["image"], shrinks=True),
     Column(heading="STATE", value=lambda row: row["state"], state=True),
-    Column(heading="STATUS", value=lambda row: row["status"], shrinks=True),
+    Column(heading="STATUS", value=_status, shrinks=True),
     Column(heading="PORTS", value=lambda row: _ports(row["ports"]), shrinks=True, from_width=100),
 )
 #: The row of a host of which nothing is known; a missing inventory is not an empty one.

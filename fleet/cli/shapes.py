@@ -3,6 +3,8 @@ event's is `audit.to_wire`). A key, once here, keeps its name and its meaning.""
 
 from typing import TYPE_CHECKING, Any
 
+from fleet import clock
+
 if TYPE_CHECKING:
     from fleet.client import Outcome
     from fleet.contracts.containers import Container
@@ -20,7 +22,8 @@ def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | No
         "facts": row.facts,
         "enrolled_at": row.enrolled_at,
         "registered_at": row.registered_at,
-        "last_seen_at": row.last_seen_at,
+        # the control plane writes it down every few seconds; a heartbeat at hand is newer
+        "last_seen_at": clock.from_unix(heartbeat.at) if heartbeat else row.last_seen_at,
         "signed_off_at": row.signed_off_at,
         "inventory_at": row.inventory_at,
         "heartbeat": heartbeat.model_dump(mode="json") if heartbeat else None,

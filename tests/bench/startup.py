@@ -45,7 +45,7 @@ def python_alone(env: Mapping[str, str]) -> float:
 
 
 def up_to_first_task(state: Path) -> tuple[float, float, float]:
-    """Return the seconds from `fleet up` to the first reply, of a later `push-task --wait`, and from Ctrl-C to the end."""
+    """Return seconds: `fleet up` to the first reply, a later `push-task --wait`, Ctrl-C to the end."""
     env = environment(state)
     broker_port, flower_port = free_ports(2)
     begun = time.perf_counter()

@@ -12,7 +12,7 @@ from workers.host.engine import Engine
 from workers.host.tasks.registry import performers
 
 OWN = {contract.name: contract for contract in (*hosts.ALL, *containers.ALL)}
-PERFORMERS = performers(Engine("unix:///nonexistent.sock"), lambda: Facts.model_construct())
+PERFORMERS = performers(Engine("unix:///nonexistent.sock"), Facts.model_construct)
 
 
 def test_every_contract_has_one_implementation_and_every_implementation_a_contract() -> None:

@@ -2,45 +2,84 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from fleet import errors
 from fleet.contracts.containers import Container, Port
 from workers.host.engine import Engine
+from workers.host.starts import started_at
 
 #: How the Engine ends a status line where there is a health check (moby, container/health.go).
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
+#: The longest state and health that the contract takes; every word of today's Engines is shorter.
+_WORD = 16
 
 
 def from_summary(summary: Mapping[str, Any], *, started: datetime | None = None) -> Container:
     """Return the container that one entry of the Engine's list describes."""
     status = summary.get("Status") or ""
-    health = _HEALTH.search(status)
+    ports = [_port(port) for port in summary.get("Ports") or () if port.get("PrivatePort")]
     return Container(
         docker_id=summary["Id"],
         name=_own_name(summary.get("Names") or []),
         image=summary.get("Image") or "",
-        state=summary.get("State") or "unknown",
+        state=(summary.get("State") or "unknown")[:_WORD],
         status=status,
-        health=health[1] if health else None,
-        ports=tuple(sorted((_port(port) for port in summary.get("Ports") or ()), key=_port_order)),
-        labels=summary.get("Labels") or {},
+        health=_health(summary.get("Health"), status),
+        ports=tuple(sorted(ports, key=_port_order)),
+        labels={name: value or "" for name, value in (summary.get("Labels") or {}).items()},
         created=datetime.fromtimestamp(summary["Created"], UTC),
         started=started,
     )
 
 
-def started_at(details: Mapping[str, Any]) -> datetime | None:
-    """Return when a container was last started, from the Engine's answer to inspect; None if never."""
-    moment = datetime.fromisoformat(details["State"]["StartedAt"])
-    return moment if moment.year > 1 else None  # the Engine writes year 1 for "never"
+def everything(engine: Engine) -> tuple[Container, ...]:
+    """Return all containers of the host: one list call, and an inspect for each start that is not known yet."""
+    summaries = engine.list_containers()
+    engine.starts.keep({summary["Id"] for summary in summaries})
+    return tuple(_with_start(engine, summary) for summary in summaries)
+
+
+def running(engine: Engine) -> tuple[Container, ...]:
+    """Return the containers that run."""
+    return tuple(_with_start(engine, summary) for summary in engine.list_containers(everything=False))
 
 
 def describe(engine: Engine, reference: str) -> Container:
-    """Ask the Engine for one container, by name or id, and return it normalised."""
+    """Ask the Engine for one container, by name or id, and return it normalised.
+
+    Raises `errors.EngineRefused` of kind `no_such_container`, also where it goes away between the two questions.
+    """
+    return with_details(engine, reference)[0]
+
+
+def with_details(engine: Engine, reference: str) -> tuple[Container, dict[str, Any]]:
+    """Return one container, and the Engine's own answer to inspect; raises as `describe` does."""
     details = engine.inspect(reference)
-    (summary,) = engine.list_containers(docker_id=details["Id"])
-    return from_summary(summary, started=started_at(details))
+    for summary in engine.list_containers(docker_id=details["Id"]):
+        return from_summary(summary, started=started_at(details)), details
+    raise errors.EngineRefused(
+        f"container {reference!r}: it was removed", kind="no_such_container", remedy="`fleet ps` shows what there is"
+    )
+
+
+def _with_start(engine: Engine, summary: Mapping[str, Any]) -> Container:
+    started = None
+    if summary.get("State") != "created":
+        with suppress(errors.EngineRefused):  # removed in between; the next look will not list it
+            started = engine.starts.of(summary["Id"])
+    return from_summary(summary, started=started)
+
+
+def _health(reported: Mapping[str, Any] | None, status: str) -> str | None:
+    """Return the health: Engines of API 1.52 and newer say it, others only in the status line."""
+    if reported and reported.get("Status"):
+        word = str(reported["Status"])[:_WORD]
+        return None if word == "none" else word
+    match = _HEALTH.search(status)
+    return match[1] if match else None
 
 
 def _own_name(names: list[str]) -> str:

@@ -1,125 +1,194 @@
-"""The Docker Engine of this host: one client, every call bounded in time, every error translated."""
+"""The Docker Engine of this host: every call bounded in time, every error translated.
+
+Owns the connections to the Engine; they are made when first used, and again after a failure. Promises that an ordinary
+call ends within 10 s whatever the Engine does, that any number of threads may call at once without waiting for each
+other, and that callers meet Fleet's errors only. The Engine's answers are passed on as they are; `containers.py` puts
+them into Fleet's words.
+"""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import docker
-import docker.errors
-import requests.exceptions
+import requests
+from docker.errors import APIError, DockerException
 
 from fleet import errors
+from workers.host.events import EventStream, open_stream
+from workers.host.starts import StartTimes
 
-#: How long an ordinary call may take. A hung Engine costs a pool thread no more than this.
-CALL_SECONDS = 10
+#: First contact (which version of the API is spoken) and the call that follows: 10 s together, so that a hung Engine
+#: costs a pool thread no more than that.
+GREETING_SECONDS = 3
+CALL_SECONDS = 7
+#: What the Engine may need on top of the time that a container has to stop in: it kills the container then, and waits
+#: up to 10 s for its end (moby, daemon/kill.go).
+STOP_MARGIN_SECONDS = 15
+
 #: The kind of an Engine's refusal by its HTTP status (Docker Engine API, v1.41).
-_KINDS = {400: "bad_request", 404: "no_such_container", 409: "conflict", 500: "engine_error", 503: "engine_error"}
+_KINDS = {400: "bad_request", 403: "forbidden", 404: "no_such_container", 409: "conflict"}
+#: Statuses that say too little: an ambiguous id is a 500 or a 400 by the Engine's version, and a 404 may be about a
+#: network that the container needs.
+_VAGUE = (400, 404, 500)
+_REMEDIES = {
+    "no_such_container": "`fleet ps` shows what there is",
+    "ambiguous": "give more of its id, or its name; `fleet ps` shows both",
+}
+_FULL_ID_LENGTH = 64
+
+
+class _Link(NamedTuple):
+    """The clients of one Engine; `patient` waits for containers to stop."""
+
+    client: docker.DockerClient
+    patient: docker.APIClient
+
+    def close(self) -> None:
+        self.client.close()
+        self.patient.close()
 
 
 class Engine:
-    """A client of one Engine. Thread-safe; it connects when it is first used, and again after a failure."""
+    """One Engine, by its URL (unix:///path or tcp://host:port)."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._lock = threading.RLock()
-        self._client: docker.DockerClient | None = None
+        #: whether the Engine answered the latest call; None before the first
+        self.reachable: bool | None = None
+        #: when containers were started; remembered while a stream of `events` is read
+        self.starts = StartTimes(self.inspect)
+        self._lock = threading.Lock()
+        self._link: _Link | None = None
 
     @property
     def docker(self) -> docker.DockerClient:
         """The client of the docker package, for what Fleet has no words for; raises `errors.EngineUnavailable`."""
-        with self._lock, self._translated():
-            if self._client is None:
-                self._client = docker.DockerClient(base_url=self.url, timeout=CALL_SECONDS)
-            return self._client
+        with self._translated():
+            return self._connected().client
 
     def version(self) -> str:
         """Return the Engine's version, such as "28.2.2"."""
         with self._translated():
-            return str(self.docker.api.version(api_version=False)["Version"])
+            return str(self._connected().client.api.version(api_version=False)["Version"])
 
     def list_containers(self, *, everything: bool = True, docker_id: str | None = None) -> list[dict[str, Any]]:
         """Return the Engine's summaries of all containers (or the running ones), in one call."""
         filters = {"id": docker_id} if docker_id else None
         with self._translated():
-            summaries: list[dict[str, Any]] = self.docker.api.containers(all=everything, filters=filters)
+            summaries: list[dict[str, Any]] = self._connected().client.api.containers(all=everything, filters=filters)
             return summaries
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Return all that the Engine knows of one container, by its name or (a prefix of) its id."""
         with self._translated(container):
-            details: dict[str, Any] = self.docker.api.inspect_container(container)
+            details: dict[str, Any] = self._connected().client.api.inspect_container(container)
             return details
 
     def start(self, container: str) -> None:
         """Start a container; one that runs is left as it is."""
         with self._translated(container):
-            self.docker.api.start(container)
+            self._connected().client.api.start(container)
 
     def stop(self, container: str, *, timeout_seconds: int) -> None:
         """Stop a container, and kill it after `timeout_seconds`; one that does not run is left as it is."""
         with self._translated(container):
-            self.docker.api.stop(container, timeout=timeout_seconds)
+            self._connected().patient.stop(container, timeout=timeout_seconds)
 
     def restart(self, container: str, *, timeout_seconds: int) -> None:
         """Stop (as above) and start a container."""
         with self._translated(container):
-            self.docker.api.restart(container, timeout=timeout_seconds)
+            self._connected().patient.restart(container, timeout=timeout_seconds)
 
-    def events(self) -> "EventStream":
-        """Open the stream of container events from now on; raises `errors.EngineUnavailable`."""
+    def events(self) -> EventStream:
+        """Open the stream of changes from now on; whoever opens it looks once after that, and misses nothing."""
         with self._translated():
-            return EventStream(self.docker.api.events(filters={"type": "container"}, decode=True))
+            return open_stream(self._connected().client.api, self.starts, greeting_seconds=CALL_SECONDS)
 
     def close(self) -> None:
+        """Let go of all connections; the next call makes new ones."""
+        self._drop(self._link)
+
+    def _connected(self) -> _Link:
+        if (link := self._link) is not None:
+            return link
+        # Outside the lock, so that a hung Engine costs each of its callers a time-out, and not one after the other.
+        client = docker.DockerClient(base_url=self.url, version="auto", timeout=GREETING_SECONDS)
+        client.api.timeout = CALL_SECONDS
+        patient = docker.APIClient(base_url=self.url, version=client.api.api_version, timeout=STOP_MARGIN_SECONDS)
+        made = _Link(client, patient)
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            if self._link is None:
+                self._link = made
+            link = self._link
+        if link is not made:
+            made.close()
+        return link
+
+    def _drop(self, link: _Link | None) -> None:
+        """Let go of `link`, unless another thread has made a new one by now."""
+        with self._lock:
+            if link is None or self._link is not link:
+                return
+            self._link = None
+        link.close()
 
     @contextmanager
     def _translated(self, container: str = "") -> Iterator[None]:
+        link = self._link
         try:
             yield
-        except docker.errors.APIError as exc:
-            status = exc.status_code
-            kind = _KINDS.get(status or 500, "engine_error")
-            said = exc.explanation or str(exc)
-            remedy = "`fleet ps` shows what there is" if kind == "no_such_container" else ""
-            prefix = f"container {container!r}: " if container else ""
-            raise errors.EngineRefused(f"{prefix}{said}", kind=kind, remedy=remedy) from exc
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
-            self.close()  # the next call begins anew, with the version that a new Engine speaks
-            raise errors.EngineUnavailable(
-                f"the Docker Engine at {self.url} does not answer ({_cause(exc)})",
-                remedy="is it running? FLEET_DOCKER_URL or DOCKER_HOST says where it is",
-            ) from exc
+        except APIError as exc:
+            self.reachable = True
+            raise self._refusal(exc, container) from exc
+        except (DockerException, requests.RequestException, OSError, LookupError, TypeError, ValueError) as exc:
+            # The last three: docker-py met an answer that no Engine gives, or a URL that is none.
+            self.reachable = False
+            if not isinstance(exc, requests.Timeout):  # a new Engine may speak another version; a slow one does not
+                self._drop(link)
+            raise self._unavailable(exc) from exc
+        else:
+            self.reachable = True
 
+    def _refusal(self, exc: APIError, container: str) -> errors.EngineRefused:
+        status = exc.status_code or 500
+        kind = _KINDS.get(status, "engine_error")
+        if container and status in _VAGUE:
+            kind = self._kind_by_what_there_is(container, status) or kind
+        prefix = f"container {container if len(container) < _FULL_ID_LENGTH else container[:12]!r}: "
+        said = exc.explanation or str(exc)
+        return errors.EngineRefused((prefix if container else "") + said, kind=kind, remedy=_REMEDIES.get(kind, ""))
 
-class EventStream:
-    """Container events as they come; `close` from any thread ends the iteration."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._closed = False
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield events until the Engine ends the stream, or `close`."""
+    def _kind_by_what_there_is(self, container: str, status: int) -> str:
+        """Return what is wrong with a reference, by the containers there are; empty where nothing is."""
         try:
-            yield from self._stream
-        except Exception:
-            # What a socket closed under its reader raises differs by where it was; any other failure ends the stream
-            # just so, and the reader opens the next one.
-            if not self._closed:
-                raise
+            summaries = self._connected().client.api.containers(all=True)
+        except (DockerException, requests.RequestException, OSError):
+            return ""  # the refusal itself is worth more than the failure to explain it
+        if any(s["Id"] == container or f"/{container}" in (s.get("Names") or ()) for s in summaries):
+            matching = 1
+        else:
+            matching = sum(s["Id"].startswith(container) for s in summaries)
+        if matching > 1:
+            return "ambiguous"
+        if status == 404:
+            return "not_found" if matching else "no_such_container"
+        return ""
 
-    def close(self) -> None:
-        self._closed = True
-        self._stream.close()
+    def _unavailable(self, exc: BaseException) -> errors.EngineUnavailable:
+        cause = _innermost(exc)
+        remedy = "is it running? FLEET_DOCKER_URL or DOCKER_HOST says where it is"
+        if isinstance(cause, PermissionError):
+            remedy = "let the worker's user open the socket: add it to the group that owns it, often `docker`"
+        elif not self.url.startswith(("unix://", "tcp://", "http://", "https://")):
+            remedy = "write FLEET_DOCKER_URL or DOCKER_HOST as unix:///PATH or tcp://HOST:PORT"
+        said = str(cause) or type(cause).__name__
+        return errors.EngineUnavailable(f"the Docker Engine at {self.url} does not answer ({said})", remedy=remedy)
 
 
-def _cause(exc: BaseException) -> str:
-    """Return the innermost reason: docker-py and requests wrap a refused connection four times."""
-    while exc.__context__ is not None or exc.__cause__ is not None:
-        exc = exc.__cause__ or exc.__context__  # type: ignore[assignment]
-    return str(exc) or type(exc).__name__
+def _innermost(exc: BaseException) -> BaseException:
+    """Return the first reason: docker-py and requests wrap a refused connection four times."""
+    while (cause := exc.__cause__ or exc.__context__) is not None:
+        exc = cause
+    return exc

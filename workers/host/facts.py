@@ -12,8 +12,8 @@ from fleet.settings import Settings
 from workers.host.engine import Engine
 
 
-def detect(settings: Settings, engine: Engine) -> Facts:
-    """Look around; an Engine that does not answer leaves `docker_version` empty."""
+def detect(settings: Settings, engine: Engine | None) -> Facts:
+    """Look around; no Engine, or one that does not answer, leaves `docker_version` empty."""
     hostname = socket.gethostname()
     return Facts(
         hostname=hostname,
@@ -37,8 +37,8 @@ def _operating_system() -> str:
         return platform.system()
 
 
-def _docker_version(engine: Engine) -> str | None:
+def _docker_version(engine: Engine | None) -> str | None:
     try:
-        return engine.version()
+        return engine.version() if engine else None
     except errors.FleetError:
         return None

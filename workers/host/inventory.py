@@ -5,39 +5,36 @@ event stream missed. While the Engine does not answer, nothing is told: the inve
 which is true, and never "none", which would be a lie.
 """
 
+import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
-import redis
-
-from fleet import errors, logs
+from fleet import logs
 from fleet.contracts.containers import Container
 from fleet.contracts.reports import Kind
-from workers.host.containers import from_summary, started_at
-from workers.host.engine import Engine, EventStream
+from workers.host import containers
+from workers.host.engine import Engine
+from workers.host.events import EventStream
 
 log = logs.get(__name__)
 
 #: Events of one change come in bursts (die, stop, start …); one look after the burst is enough.
 _SETTLE = timedelta(milliseconds=150)
+#: The first look waits for the event stream at most so long: what is looked up before it stands is asked twice.
+_FIRST_LOOK = timedelta(seconds=1)
 _RETRY_FIRST = timedelta(milliseconds=250)
 _RETRY_LONGEST = timedelta(seconds=5)
-#: Actions that change nothing that is listed; a health check alone makes three of them every few seconds.
-_IRRELEVANT = (
-    "exec_",
-    "top",
-    "attach",
-    "detach",
-    "resize",
-    "copy",
-    "export",
-    "archive-path",
-    "extract-to-dir",
-    "commit",
-)
+#: Hosts that were started together do not look together.
+_JITTER = 0.1
+#: What can be away, and what follows from it.
+_TROUBLES = {
+    "engine.lost": "containers are unknown until it answers again",
+    "reports.lost": "changes are told at the next look",
+    "publishing.lost": "the inventory is written again when the broker is back",
+}
 
 Publish = Callable[[tuple[Container, ...]], None]
 Tell = Callable[[Kind, dict[str, Any]], None]
@@ -51,23 +48,26 @@ class InventoryWatch:
         self._engine = engine
         self._publish = publish
         self._report = report
-        self._interval = interval.total_seconds()
+        self._interval = interval
         self._look = threading.Event()
         self._stopping = threading.Event()
         self._stream: EventStream | None = None
-        self._started: dict[str, datetime | None] = {}
         #: what the control plane was told last; None before the first report of this session
         self._told: dict[str, Container] | None = None
-        self._unpublished = False
-        #: whether the Engine answered last; None before the first look
-        self.docker_reachable: bool | None = None
+        #: what fails at present, each logged once an outage
+        self._failing: set[str] = set()
         self.stopped = threading.Event()
         self._looker = threading.Thread(target=self._watch, name="inventory", daemon=True)
         self._hearer = threading.Thread(target=self._hear, name="docker-events", daemon=True)
 
+    @property
+    def docker_reachable(self) -> bool | None:
+        """Whether the Engine answered last, whoever asked; None while that is not known."""
+        return self._engine.reachable
+
     def start(self) -> None:
-        self._looker.start()
         self._hearer.start()
+        self._looker.start()
 
     def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
         """End both threads; harmless when called twice or before the start."""
@@ -78,107 +78,92 @@ class InventoryWatch:
         for thread in (self._looker, self._hearer):
             if thread.is_alive():
                 thread.join(timeout.total_seconds())
+        if not self._looker.is_alive():
+            self.stopped.set()
 
     def sync_now(self) -> None:
         """Look now instead of at the next event or interval."""
         self._look.set()
 
     def _watch(self) -> None:
-        next_full = time.monotonic()
+        wait = _FIRST_LOOK
         while not self._stopping.is_set():
-            changed = self._look.wait(max(0.0, next_full - time.monotonic()))
-            if changed and not self._stopping.wait(_SETTLE.total_seconds()):
+            if self._look.wait(wait.total_seconds()):
+                self._stopping.wait(_SETTLE.total_seconds())
                 self._look.clear()
             if self._stopping.is_set():
                 break
-            self._sync()
-            next_full = time.monotonic() + self._interval
+            complete = self._sync()
+            wait = self._interval if complete else min(self._interval, _RETRY_LONGEST)
+            wait *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load
         self.stopped.set()
 
-    def _sync(self) -> None:
-        """Look once, and tell what there is and what has changed."""
+    def _sync(self) -> bool:
+        """Look once, and tell what there is and what has changed; return whether all of it worked."""
+        found: list[tuple[Container, ...]] = []
+        if not self._try("engine.lost", lambda: found.append(containers.everything(self._engine))):
+            return False
+        reported = self._try("reports.lost", lambda: self._tell({c.docker_id: c for c in found[0]}))
+        published = self._try("publishing.lost", lambda: self._publish(found[0]))
+        return reported and published
+
+    def _try(self, trouble: str, act: Callable[[], None]) -> bool:
+        """Act; a failure is logged once an outage, and never ends the thread that looks again."""
         try:
-            containers = self._list()
-        except errors.FleetError as exc:
-            if self.docker_reachable is not False:
-                log.warning("engine.lost", error=str(exc), next="containers are unknown until it answers again")
-            self.docker_reachable = False
-            return
-        if self.docker_reachable is False:
-            log.info("engine.regained")
-        self.docker_reachable = True
-        self._tell(containers)
-        try:
-            self._publish(tuple(containers.values()))
-            self._unpublished = False
-        except redis.RedisError as exc:
-            if not self._unpublished:
-                log.warning("inventory.unpublished", error=str(exc), next="written again when the broker is back")
-            self._unpublished = True
+            act()
+        except Exception as exc:  # noqa: BLE001 - Engine, broker or disk: whatever is away, the watch goes on
+            if trouble not in self._failing:
+                self._failing.add(trouble)
+                log.warning(trouble, error=str(exc), next=_TROUBLES[trouble])
+            return False
+        if trouble in self._failing:
+            self._failing.discard(trouble)
+            log.info(trouble.replace("lost", "regained"))
+        return True
 
-    def _list(self) -> dict[str, Container]:
-        summaries = self._engine.list_containers()
-        listed = {summary["Id"] for summary in summaries}
-        self._started = {docker_id: at for docker_id, at in self._started.items() if docker_id in listed}
-        return {s["Id"]: from_summary(s, started=self._started_at(s)) for s in summaries}
-
-    def _started_at(self, summary: Mapping[str, Any]) -> datetime | None:
-        """Return when a container was started, asking the Engine once a start: its list does not say."""
-        docker_id = summary["Id"]
-        if summary.get("State") == "created":
-            return None
-        if docker_id not in self._started:
-            try:
-                self._started[docker_id] = started_at(self._engine.inspect(docker_id))
-            except errors.EngineRefused:
-                return None  # removed in between; the next look will not list it
-        return self._started[docker_id]
-
-    def _tell(self, containers: dict[str, Container]) -> None:
+    def _tell(self, found: dict[str, Container]) -> None:
         """Report everything once a session, then only what has changed."""
         told = self._told
         if told is None:
-            self._report(
-                Kind.INVENTORY_SYNCED, {"containers": [c.model_dump(mode="json") for c in containers.values()]}
-            )
+            self._report(Kind.INVENTORY_SYNCED, {"containers": [c.model_dump(mode="json") for c in found.values()]})
         else:
             changed = [
-                c for docker_id, c in containers.items() if _without_status(told.get(docker_id)) != _without_status(c)
+                c for docker_id, c in found.items() if _without_status(told.get(docker_id)) != _without_status(c)
             ]
-            removed = [docker_id for docker_id in told if docker_id not in containers]
+            removed = [docker_id for docker_id in told if docker_id not in found]
             if changed or removed:
                 self._report(
                     Kind.INVENTORY_CHANGED,
                     {"changed": [c.model_dump(mode="json") for c in changed], "removed": removed},
                 )
-        self._told = containers
+        self._told = found
 
     def _hear(self) -> None:
         """Follow the Engine's events, again and again."""
         wait = _RETRY_FIRST
         while not self._stopping.is_set():
+            opened = time.monotonic()
             try:
-                self._stream = self._engine.events()
-                self._started.clear()  # what happened while nobody listened is not known
-                self._look.set()
-                wait = _RETRY_FIRST
-                for event in self._stream:
-                    self._heed(event)
-            except errors.FleetError:
-                pass  # the looker says so, once an outage
+                self._listen()
             except Exception as exc:  # noqa: BLE001 - whatever ends a stream, the next one is opened
-                log.debug("events.broken", error=repr(exc))
+                log.debug("events.broken", error=repr(exc))  # the looker warns, once an outage
             self._look.set()  # a stream that ends is a reason to look
+            if time.monotonic() - opened > _RETRY_LONGEST.total_seconds():
+                wait = _RETRY_FIRST
             self._stopping.wait(wait.total_seconds())
             wait = min(wait * 2, _RETRY_LONGEST)
 
-    def _heed(self, event: Mapping[str, Any]) -> None:
-        action = str(event.get("Action", ""))
-        if action.startswith(_IRRELEVANT):
-            return
-        if action in ("start", "restart"):
-            self._started.pop(str(event.get("id")), None)
-        self._look.set()
+    def _listen(self) -> None:
+        """Open one stream, and look at whatever it says until it ends."""
+        self._stream = stream = self._engine.events()
+        try:
+            if self._stopping.is_set():  # `stop` came before it could see the stream
+                return
+            self._look.set()
+            for _event in stream:
+                self._look.set()
+        finally:
+            stream.close()
 
 
 def _without_status(container: Container | None) -> Container | None:

@@ -1,7 +1,13 @@
-"""Tasks about containers that exist."""
+"""Tasks about containers that exist.
 
+A task that changes something finds its container first and acts on the id, so that a name given to another container
+meanwhile does no harm.
+"""
+
+from fleet import errors
 from fleet.contracts import RunContext
 from fleet.contracts.containers import (
+    Container,
     ContainerDetails,
     Containers,
     ContainerState,
@@ -9,7 +15,7 @@ from fleet.contracts.containers import (
     OneContainer,
     StopContainer,
 )
-from workers.host.containers import describe, from_summary
+from workers.host.containers import describe, everything, running, with_details
 from workers.host.engine import Engine
 
 
@@ -20,25 +26,37 @@ class ContainerTasks:
         self._engine = engine
 
     def list(self, request: ListContainers, _run: RunContext) -> Containers:
-        summaries = self._engine.list_containers(everything=request.all)
-        return Containers(containers=tuple(from_summary(summary) for summary in summaries))
+        return Containers(containers=everything(self._engine) if request.all else running(self._engine))
 
     def inspect(self, request: OneContainer, _run: RunContext) -> ContainerDetails:
-        return ContainerDetails(
-            container=describe(self._engine, request.container), inspect=self._engine.inspect(request.container)
-        )
+        container, details = with_details(self._engine, request.container)
+        return ContainerDetails(container=container, inspect=details)
 
     def start(self, request: OneContainer, run: RunContext) -> ContainerState:
+        before = describe(self._engine, request.container)
         run.progress("starting", 0)
-        self._engine.start(request.container)
-        return ContainerState(container=describe(self._engine, request.container))
+        self._engine.start(before.docker_id)
+        return self._state_after(before)
 
     def stop(self, request: StopContainer, run: RunContext) -> ContainerState:
+        before = describe(self._engine, request.container)
         run.progress("stopping", 0)
-        self._engine.stop(request.container, timeout_seconds=request.timeout_seconds)
-        return ContainerState(container=describe(self._engine, request.container))
+        self._engine.stop(before.docker_id, timeout_seconds=request.timeout_seconds)
+        return self._state_after(before)
 
     def restart(self, request: StopContainer, run: RunContext) -> ContainerState:
+        before = describe(self._engine, request.container)
         run.progress("restarting", 0)
-        self._engine.restart(request.container, timeout_seconds=request.timeout_seconds)
-        return ContainerState(container=describe(self._engine, request.container))
+        self._engine.restart(before.docker_id, timeout_seconds=request.timeout_seconds)
+        return self._state_after(before)
+
+    def _state_after(self, before: Container) -> ContainerState:
+        """Return the container as it is now; one made with `--rm` goes away when it stops, and is then "removing"."""
+        try:
+            return ContainerState(container=describe(self._engine, before.docker_id))
+        except errors.EngineRefused as exc:
+            if exc.kind != "no_such_container":
+                raise
+            return ContainerState(
+                container=before.model_copy(update={"state": "removing", "status": "", "health": None, "ports": ()})
+            )

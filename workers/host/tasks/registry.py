@@ -34,9 +34,15 @@ def _imported(contract: AnyContract) -> Performer:
     module, _, function = contract.perform.partition(":")
     try:
         performer: Performer = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as exc:
-        raise errors.SettingsInvalid(
-            f"task {contract.name!r}: {contract.perform!r} cannot be imported ({exc})",
-            remedy="mend or uninstall the package that offers it",
-        ) from exc
+    except Exception as exc:  # importing runs the package's own code, which may raise anything
+        raise _broken(contract, f"cannot be imported ({type(exc).__name__}: {exc})") from exc
+    if not callable(performer):
+        raise _broken(contract, f"is a {type(performer).__name__}, not a function")
     return performer
+
+
+def _broken(contract: AnyContract, problem: str) -> errors.SettingsInvalid:
+    return errors.SettingsInvalid(
+        f"task {contract.name!r}: {contract.perform!r} {problem}",
+        remedy="mend or uninstall the package that offers it",
+    )
