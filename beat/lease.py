@@ -2,17 +2,17 @@
 
 It is a key that expires on its own and holds its owner's token. Whoever holds it renews it well before it runs out, and
 believes in it only until shortly before the moment at which the broker could have let it go: a holder that was frozen
-wakes up without it. What must not happen without the lease also checks the key in the same transaction (`token`).
+wakes up without it, also on a machine that slept. What must not happen without the lease also checks the key in the
+same transaction (`token`).
 """
 
 import secrets
-import time
 from datetime import timedelta
 from typing import Any
 
 import redis
 
-from fleet import logs
+from fleet import clock, logs
 
 log = logs.get(__name__)
 
@@ -30,17 +30,17 @@ class Lease:
         self._key = key
         self._ttl = ttl
         self.token = secrets.token_hex(16)
-        #: monotonic moment until which the lease is believed in
+        #: moment (of `clock.elapsed`) until which the lease is believed in
         self._until = float("-inf")
 
     def held(self) -> bool:
         """Say whether the lease is mine, without asking the broker."""
-        return time.monotonic() < self._until
+        return clock.elapsed() < self._until
 
     def attempt(self) -> bool:
         """Renew the lease, or take it where nobody has it; return whether it is mine. Raises redis-py's errors."""
         held_before = self.held()
-        asked_at = time.monotonic()  # the broker counts from some later moment, so this errs on the safe side
+        asked_at = clock.elapsed()  # the broker counts from some later moment, so this errs on the safe side
         mine = bool(self._client.set(self._key, self.token, nx=True, px=self._ttl)) or self._renew()
         self._until = asked_at + (self._ttl - _MARGIN).total_seconds() if mine else float("-inf")
         if mine is not held_before:

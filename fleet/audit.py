@@ -33,7 +33,7 @@ class Entry:
     """What is to be recorded: an event (`noun.past_participle`), who did it, on what, and when it happened."""
 
     event: str
-    #: `p:<principal>`, a host id, or "control"
+    #: `p:<principal>`, a host id, `token:<id>`, or "control"
     actor: str
     host_id: str | None = None
     run_id: str | None = None
@@ -74,6 +74,7 @@ def record_many(session: Session, entries: Sequence[Entry]) -> list[dict[str, An
     """Append events in the order given, in one go, and return their rows (the fields of `AuditEvent`)."""
     if not entries:
         return []
+    session.flush()  # what waits for a row must not do so with the right in hand
     db.take(session, db.Lock.AUDIT)
     newest = session.execute(
         select(col(AuditEvent.id), col(AuditEvent.hash)).order_by(col(AuditEvent.id).desc()).limit(1)

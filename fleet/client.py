@@ -22,7 +22,7 @@ import celery.exceptions
 import redis
 from celery.result import ResultSet
 
-from fleet import errors, names
+from fleet import errors, names, presence
 from fleet import settings as settings_module
 from fleet.broker.connection import connect, translated
 from fleet.contracts import AnyContract, registry
@@ -163,8 +163,8 @@ class Fleet:
             raise errors.Unreachable(said, remedy="`fleet host list` shows hosts and labels; nothing was pushed")
         wanted.sort()
         with translated(self.dispatcher.broker_url):
-            beats = self.dispatcher.redis.mget([names.presence(host) for host in wanted])
-        return [Target(h, enrolled[h], beat is not None) for h, beat in zip(wanted, beats, strict=True)]
+            connected = presence.connected(self.dispatcher.redis, wanted)
+        return [Target(host, enrolled[host], host in connected) for host in wanted]
 
     def push(
         self,

@@ -1,7 +1,11 @@
 """Credentials on disk: written whole or not at all, for their owner's eyes, and refused where others can read them."""
 
 import os
+import shlex
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -9,30 +13,31 @@ from pydantic import ValidationError
 from fleet import errors
 from fleet.contracts.enrollment import Credential
 
+#: More than a credential takes (about 300 bytes without labels, 64 of which have room here), in bytes.
+_ROOM = 16_384
+
 
 def save(path: Path, credential: Credential) -> None:
     """Write the credential atomically, mode 0600, its directory 0700 where it is made.
 
     Raises `errors.LocalFault` where the disk is full or the directory cannot be written.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(credential.model_dump_json(indent=2))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    remedy = (
+        f"mend that, or set another state directory; if {credential.host} was just enrolled, `fleet token create "
+        f"--host-id {credential.host}` makes a token that enrolls it again"
+    )
+    with _written(path, credential.model_dump_json(indent=2), remedy=remedy) as temporary:
+        temporary.replace(path)
         _sync_directory(path.parent)
-    except OSError as exc:
-        raise errors.LocalFault(
-            f"credential {path}: cannot be written ({exc.strerror})",
-            remedy="free some space or set another state directory; the enrollment can be repeated with --force",
-        ) from exc
+
+
+def rehearse(path: Path) -> None:
+    """Find out whether a credential could be saved, before a token is used up for it.
+
+    Raises `errors.LocalFault` as `save` would.
+    """
+    with _written(path, " " * _ROOM, remedy="mend that, or set another state directory; the token is not used up"):
+        pass
 
 
 def load(path: Path, *, host: str) -> Credential:
@@ -43,9 +48,12 @@ def load(path: Path, *, host: str) -> Credential:
     """
     try:
         mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise errors.CredentialUnusable(f"credential {path}: is not a file", remedy="name a file, or remove it")
         if mode & 0o077:
             raise errors.CredentialUnusable(
-                f"credential {path}: others can read it (mode {mode & 0o777:04o})", remedy=f"chmod 600 {path}"
+                f"credential {path}: others can read it (mode {mode & 0o777:04o})",
+                remedy=f"chmod 600 {shlex.quote(str(path))}",
             )
         credential = Credential.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
@@ -68,6 +76,25 @@ def load(path: Path, *, host: str) -> Credential:
             remedy=f"use --host-id {credential.host}, or enroll {host!r} with a token of its own",
         )
     return credential
+
+
+@contextmanager
+def _written(path: Path, text: str, *, remedy: str) -> Iterator[Path]:
+    """Give a file beside `path`, mode 0600, with the text safely on disk; gone afterwards unless it was moved."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as exc:
+        raise errors.LocalFault(f"credential {path}: cannot be written ({exc.strerror})", remedy=remedy) from exc
 
 
 def _sync_directory(path: Path) -> None:

@@ -42,6 +42,8 @@ class Lock(IntEnum):
     AUDIT = 0x666C656574_02
     #: take in reports
     INGEST = 0x666C656574_03
+    #: let a host in
+    ENROLL = 0x666C656574_04
 
 
 def open_engine(url: str, *, create: bool = True) -> Engine:

@@ -1,25 +1,38 @@
 """Enrollment, the control plane's side: making tokens, and letting hosts in by them.
 
 A token enrolls `uses` hosts within its life. Whatever is wrong with one (expired, used up, revoked, another host's, a
-wrong secret, never heard of) the answer is the same, and nothing is used up; the audit says what it was.
+wrong secret, never heard of) the answer is the same, and nothing is used up; the audit says what it was. A host that is
+a member already is enrolled again only by a token made for that host: whoever holds any token could take it over else.
 """
 
 import hmac
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, errors, inventory, names, tokens
+from fleet import audit, clock, db, errors, inventory, names, tokens
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
-from fleet.models import EnrollmentToken, Host, Membership
+from fleet.models import AuditEvent, EnrollmentToken, Host, Membership
 
 DEFAULT_TTL = timedelta(minutes=15)
+#: Less is over before anybody has typed the token in on another machine.
+SHORTEST_TTL = timedelta(minutes=1)
 LONGEST_TTL = timedelta(days=30)
 MOST_USES = 10_000
 #: The one answer to every token that does not work: it tells nothing about which part was wrong.
 _REFUSED = "this token does not enroll this host: it may be used up, expired, revoked or meant for another host"
+_ENROLLED_ALREADY = "the host is enrolled already"
+_TOO_MANY_LABELS = "too many labels"
+#: What is said as it is, with the way out: the secret was right, so it tells nothing to a stranger.
+_SAID_OPENLY = {
+    _ENROLLED_ALREADY: (
+        "host {host!r} is enrolled already; to enroll it again use `fleet token create --host-id {host}`"
+    ),
+    _TOO_MANY_LABELS: f"host {{host!r}} would have more than {inventory.MOST_LABELS} labels; remove some of them first",
+}
 
 
 def create_token(
@@ -36,9 +49,9 @@ def create_token(
 
     A token for one `host_id` may also enroll that host again, which is otherwise refused.
     """
-    if not timedelta(0) < ttl <= LONGEST_TTL:
+    if not SHORTEST_TTL <= ttl <= LONGEST_TTL:
         raise errors.InvalidValue(
-            field="ttl", value=str(ttl), problem="is out of bounds", remedy=f"use up to {LONGEST_TTL.days} days"
+            field="ttl", value=str(ttl), problem="is out of bounds", remedy=f"use 1m to {LONGEST_TTL.days}d"
         )
     if not 1 <= uses <= MOST_USES:
         raise errors.InvalidValue(
@@ -85,52 +98,65 @@ def revoke_token(session: Session, token_id: str, *, revoked_by: str) -> None:
         audit.record(session, event="token.revoked", actor=names.principal_sender(revoked_by), data={"token": token_id})
 
 
-def redeem(session: Session, request: EnrollmentRequest) -> EnrollmentAnswer:
-    """Let a host in by its token, or refuse it; audited either way.
+class Redemption(NamedTuple):
+    """What came of a request: the answer to the host, and what was recorded (nothing for the same request again)."""
+
+    answer: EnrollmentAnswer
+    event: AuditEvent | None
+
+
+def redeem(session: Session, request: EnrollmentRequest, *, broker_time: float) -> Redemption:
+    """Let a host in by its token, or refuse it; audited either way. `broker_time` is in unix seconds.
 
     The same request again (a host that heard no answer asks again) gets the same answer and uses nothing up.
     """
-    record = session.get(EnrollmentToken, request.token_id)
-    secret_fits = hmac.compare_digest(
-        record.secret_hash if record else "", tokens.hash_secret(request.secret) if record else "-"
+    # One at a time: two control workers may have the same request in hand, or two requests of one host.
+    db.take(session, db.Lock.ENROLL)
+    token = session.get(EnrollmentToken, request.token_id)
+    host_id = _host_id(request)
+    known = session.get(Host, host_id) if host_id else None
+    secret_fits = token is not None and hmac.compare_digest(
+        token.secret_hash, tokens.hash_secret(request.secret.get_secret_value())
     )
-    known = session.get(Host, request.host) if names.HOST_ID.fullmatch(request.host) else None
-    if record is not None and secret_fits and known is not None and known.enrolled_by == request.request_id:
-        return EnrollmentAnswer(
-            request_id=request.request_id, outcome="accepted", host=request.host, labels=known.labels
-        )
-    problem = _problem(record, request, known, secret_fits=secret_fits)
-    if record is None or problem or not _use_up(session, request.token_id):
+    if secret_fits and known and known.enrolled_by == request.request_id and _is_member(known):
+        return Redemption(_accept(request, known), None)
+    problem = _problem(token, request, known, secret_fits=secret_fits)
+    if not problem and broker_time > request.not_after:
+        problem = "late"
+    if token is None or host_id is None or problem or not _use_up(session, request.token_id):
         return _refuse(session, request, problem or "used up or expired")
-    host = inventory.enroll_host(session, request.host, labels=record.labels)
+    host = inventory.enroll_host(session, host_id, labels=token.labels)
     host.enrolled_by = request.request_id
     session.add(host)
-    audit.record(
+    event = audit.record(
         session,
         event="host.enrolled",
-        actor=f"token:{request.token_id}",
-        host_id=request.host,
+        actor=_actor(request),
+        host_id=host_id,
         data={"token": request.token_id, "labels": host.labels, "version": request.version},
     )
-    return EnrollmentAnswer(request_id=request.request_id, outcome="accepted", host=request.host, labels=host.labels)
+    return Redemption(_accept(request, host), event)
 
 
 def _problem(  # noqa: PLR0911 - one line a reason
-    record: EnrollmentToken | None, request: EnrollmentRequest, known: Host | None, *, secret_fits: bool
+    token: EnrollmentToken | None, request: EnrollmentRequest, known: Host | None, *, secret_fits: bool
 ) -> str:
     """Return what stands against the request, for the audit; empty where nothing does."""
-    if record is None:
+    if token is None:
         return "unknown token"
     if not secret_fits:
         return "wrong secret"
-    if record.revoked_at is not None:
+    if token.revoked_at is not None:
         return "revoked"
-    if not names.HOST_ID.fullmatch(request.host):
+    if _host_id(request) is None:
         return "not a host id"
-    if record.host_id not in (None, request.host):
+    if token.host_id not in (None, request.host):
         return "another host's token"
-    if known is not None and known.membership == Membership.ACCEPTED and record.host_id != request.host:
-        return "the host is enrolled already"
+    if known and _is_member(known):
+        if token.host_id != request.host:
+            return _ENROLLED_ALREADY
+        if len({**known.labels, **token.labels}) > inventory.MOST_LABELS:
+            return _TOO_MANY_LABELS
     return ""
 
 
@@ -149,20 +175,37 @@ def _use_up(session: Session, token_id: str) -> bool:
     return taken.rowcount == 1
 
 
-def _refuse(session: Session, request: EnrollmentRequest, problem: str) -> EnrollmentAnswer:
-    host = request.host if names.HOST_ID.fullmatch(request.host) else None
-    audit.record(
+def _accept(request: EnrollmentRequest, host: Host) -> EnrollmentAnswer:
+    return EnrollmentAnswer(request_id=request.request_id, outcome="accepted", host=host.id, labels=host.labels)
+
+
+def _refuse(session: Session, request: EnrollmentRequest, problem: str) -> Redemption:
+    event = audit.record(
         session,
         event="enrollment.refused",
-        actor=f"token:{request.token_id[:32]}",
-        host_id=host,
-        data={"token": request.token_id[:32], "host": request.host[:80], "reason": problem},
+        actor=_actor(request),
+        host_id=_host_id(request),
+        data={"token": request.token_id, "host": request.host[:80], "reason": problem},
     )
-    reason = _REFUSED
-    if problem == "the host is enrolled already":
-        # The secret was right, so this tells nothing to a stranger, and the way out to an admin.
-        reason = (
-            f"host {request.host!r} is enrolled already; "
-            f"to enroll it again use `fleet token create --host-id {request.host}`"
-        )
-    return EnrollmentAnswer(request_id=request.request_id, outcome="refused", reason=reason, host=request.host[:80])
+    answer = EnrollmentAnswer(
+        request_id=request.request_id,
+        outcome="refused",
+        reason=_SAID_OPENLY.get(problem, _REFUSED).format(host=request.host),
+        host=request.host[:80],
+    )
+    return Redemption(answer, event)
+
+
+def _host_id(request: EnrollmentRequest) -> str | None:
+    try:
+        return names.host_id(request.host)
+    except errors.InvalidValue:
+        return None
+
+
+def _is_member(host: Host) -> bool:
+    return host.membership == Membership.ACCEPTED
+
+
+def _actor(request: EnrollmentRequest) -> str:
+    return f"token:{request.token_id}"

@@ -1,6 +1,7 @@
 """Names: every Redis key, channel, queue and id that Fleet uses, built here and nowhere else.
 
-The schema.  `X` is a host id, `P` a principal's name, `T` the public id of an enrollment token.
+The schema.  `X` is a host id, `P` a principal's name, `T` the public id of an enrollment token, `R` the
+random id of an enrollment request.
 
 | key                          | type    | writer            | reader         | TTL         | holds |
 |------------------------------|---------|-------------------|----------------|-------------|-------|
@@ -16,7 +17,7 @@ The schema.  `X` is a host id, `P` a principal's name, `T` the public id of an e
 | `fleet:reports:dirty`        | set     | hosts, principals | control plane  | none        | senders that have news: `X` or `p:P` |
 | `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts and their labels: `X` → JSON |
 | `fleet:enroll:requests`      | list    | joining hosts     | control plane  | none        | enrollment requests |
-| `fleet:enroll:reply:T`       | list    | control plane     | joining host   | 60 s        | the answer to the holder of token T |
+| `fleet:enroll:reply:T:R`     | list    | control plane     | joining host   | 60 s        | the answer to request R by token T |
 | `fleet:control:lease`        | string  | control plane     | control plane  | 10 s        | which control worker may write the ledger |
 | `celery-task-meta-X:<uuid>`  | string  | host X            | principals     | 1 day       | a run's result, in Celery's form |
 
@@ -146,8 +147,9 @@ def is_sender(value: str) -> bool:
     return HOST_ID.fullmatch(name) is not None and (name != value or name not in RESERVED)
 
 
-def enroll_reply(token_id: str) -> str:
-    return f"fleet:enroll:reply:{token_id}"
+def enroll_reply(token_id: str, request_id: str) -> str:
+    """Return where one request is answered: of a token with several uses, no host takes another's answer."""
+    return f"fleet:enroll:reply:{token_id}:{request_id}"
 
 
 def result(run_id: str) -> str:

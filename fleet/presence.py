@@ -4,12 +4,14 @@ A host is online while its key exists. Presence is an observation, not a fact: a
 offline here and may well be working. Never cancel a run on presence alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import redis
 from pydantic import ValidationError
+from redis.client import NEVER_DECODE
 
 from fleet import names
 from fleet.contracts.presence import PRESENCE_TTL, Heartbeat, Presence, presence_at
@@ -33,13 +35,24 @@ def clear(client: "redis.Redis", host: str) -> None:
 
 def read(client: "redis.Redis", hosts: Iterable[str]) -> dict[str, Heartbeat | None]:
     """Return the latest heartbeat of each host; None where there is none, or one that cannot be read."""
-    wanted = list(hosts)
     beats: dict[str, Heartbeat | None] = {}
-    for begin in range(0, len(wanted), _CHUNK):
-        part = wanted[begin : begin + _CHUNK]
-        values = client.mget([names.presence(host) for host in part])
+    command: Any = client.execute_command
+    for part in _chunks(hosts):
+        # foreign bytes: a client that decodes would fail on one bad value for all hosts
+        values = command("MGET", *[names.presence(host) for host in part], **{NEVER_DECODE: True})
         beats.update({host: _parse(host, value) for host, value in zip(part, values, strict=True)})
     return beats
+
+
+def connected(client: "redis.Redis", hosts: Iterable[str]) -> set[str]:
+    """Return those of the hosts that a push would reach now: their keys exist, whatever they hold."""
+    found: set[str] = set()
+    for part in _chunks(hosts):
+        with client.pipeline(transaction=False) as pipe:
+            for host in part:
+                pipe.exists(names.presence(host))
+            found.update(host for host, exists in zip(part, pipe.execute(), strict=True) if exists)
+    return found
 
 
 def of(host: "Host", heartbeat: Heartbeat | None, now: datetime) -> Presence:
@@ -53,7 +66,13 @@ def of(host: "Host", heartbeat: Heartbeat | None, now: datetime) -> Presence:
     return Presence.STALE if silent is Presence.ONLINE else silent  # the key ran out, so online it is not
 
 
-def _parse(host: str, value: str | bytes | None) -> Heartbeat | None:
+def _chunks(hosts: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(hosts)
+    while part := list(islice(remaining, _CHUNK)):
+        yield part
+
+
+def _parse(host: str, value: bytes | None) -> Heartbeat | None:
     if value is None:
         return None
     try:

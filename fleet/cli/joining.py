@@ -47,14 +47,15 @@ def token(settings: "Settings", *, given: str | None, file: str | None) -> str |
 def enroll(settings: "Settings", *, host: str, token: str, broker_url: str | None = None) -> "Credential":
     """Redeem the token and save the credential; `broker_url` replaces the token's.
 
-    Raises `errors.InvalidValue` (malformed), `errors.EnrollmentRefused`, `errors.BrokerUnavailable`, `errors.TimedOut`.
+    Raises `errors.InvalidValue` (malformed), `errors.EnrollmentRefused`, `errors.Unreachable`, `errors.LocalFault`.
     """
     from fleet import credentials, joining, version
     from fleet.cli import progress, render
 
+    path = settings.credential_path(host)
+    credentials.rehearse(path)
     with progress.bar(f"waiting for the control plane to enroll {host}"):
         credential = joining.join(token, host=host, version=version.current(), broker_url=broker_url)
-    path = settings.credential_path(host)
     credentials.save(path, credential)
     render.say(f"{host} is enrolled; its credential is {path}")
     return credential

@@ -3,25 +3,34 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
 
 class EnrollmentRequest(BaseModel):
-    """One item of `fleet:enroll:requests`."""
+    """One item of `fleet:enroll:requests`: anybody with a token can write there, so every field has its bounds.
+
+    The host's name is taken as it is: one that cannot be is refused with an answer, like a wrong secret.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     v: int = 1
-    #: ties the answer to this try
-    request_id: str
-    token_id: str
-    secret: str
+    #: random; the same request put again has the same id, and gets the same answer
+    request_id: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    token_id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    secret: SecretStr = Field(max_length=64)
     host: str
-    version: str
+    version: str = Field(max_length=64)
+    #: unix seconds by the broker's clock; nobody waits for the answer after it, so nothing is used up for it
+    not_after: float = Field(allow_inf_nan=False)
+
+    @field_serializer("secret", when_used="json")
+    def _reveal(self, value: SecretStr) -> str:
+        return value.get_secret_value()
 
 
 class EnrollmentAnswer(BaseModel):
-    """One item of `fleet:enroll:reply:<token id>`."""
+    """One item of `fleet:enroll:reply:<token id>:<request id>`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

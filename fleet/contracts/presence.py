@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 #: The interval of heartbeats, before a jitter of ± 20 %.
 HEARTBEAT_INTERVAL = timedelta(seconds=10)
@@ -31,7 +31,7 @@ class Heartbeat(BaseModel):
 
     host: str
     #: unix seconds by the broker's clock
-    at: float
+    at: float = Field(allow_inf_nan=False)
     epoch: int
     version: str
     address: str

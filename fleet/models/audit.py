@@ -21,7 +21,7 @@ class AuditEvent(SQLModel, table=True):
     occurred_at: datetime = Field(sa_type=UtcDateTime)
     #: catalogued `noun.past_participle`, such as "run.succeeded", "token.created"
     event: str = Field(index=True, max_length=64)
-    #: `p:<principal>`, a host id, or "control"
+    #: `p:<principal>`, a host id, `token:<id>` of a host that is not one yet, or "control"
     actor: str = Field(index=True, max_length=80)
     host_id: str | None = Field(default=None, index=True, max_length=63)
     run_id: str | None = Field(default=None, index=True, max_length=100)

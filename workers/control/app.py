@@ -3,13 +3,14 @@
 Any number may run; one holds the lease and writes the ledger, all of them serve joining hosts.
 """
 
-import signal
-import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from datetime import timedelta
-from typing import Any
 
 import redis
 from celery import Celery
+from sqlalchemy import Engine
 
 from beat import control as schedule
 from beat.lease import Lease
@@ -17,6 +18,7 @@ from beat.scheduler import BeatThread
 from fleet import db, errors, inventory, logs, names
 from fleet.broker import app as broker_app
 from fleet.broker.connection import check, check_durability, connect
+from fleet.local.signals import Signals
 from fleet.settings import Settings
 from workers.control.enrollment import EnrollmentDesk
 from workers.control.ingest import Ingest
@@ -25,42 +27,62 @@ from workers.control.presence import PresenceSweep
 log = logs.get(__name__)
 
 _BROKER_RETRY = timedelta(seconds=1)
+#: What runs in the beat must not hang for long: of the lease's 8 s, two renewals may be lost to a silent broker.
+_BEAT_TIMEOUT = timedelta(seconds=2)
+#: All parts together get this long to end; what is cut off then is done again by whoever comes next.
+_STOP_WITHIN = timedelta(seconds=2)
 
 
 def main(settings: Settings) -> int:
-    """Run a control worker until SIGTERM or SIGINT; return the exit code.
+    """Run a control worker until SIGTERM, SIGINT or SIGHUP; return the exit code.
 
     It waits for a broker that is away. A broker that loses what it is given (no append-only file, or one that evicts)
-    is refused with `errors.BrokerRefused` unless `allow_unsafe_broker` is set; a database that cannot be used is an
-    error at once (`errors.DatabaseUnavailable`), because a wrong URL does not mend itself.
+    is refused with `errors.BrokerRefused` unless `allow_unsafe_broker` is set. A database that cannot be used is an
+    error at once (`errors.DatabaseUnavailable`): a wrong URL does not mend itself, and whoever supervises this process
+    starts it again while the right one is still coming up.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
-    engine = db.open_engine(settings.resolved_database_url)
-    db.migrate(engine)
     url = settings.require_broker_url()
-    with connect(url, name="control", connections=4) as client:
-        if _await_broker(client, url, stopping, allow_unsafe=settings.allow_unsafe_broker):
-            with connect(url, name="control-enrollment") as desk_client:
-                ControlWorker(engine=engine, client=client, desk_client=desk_client, broker_url=url).run(stopping)
-    engine.dispose()
+    with Signals() as signals, ExitStack() as stack:
+        engine = db.open_engine(settings.resolved_database_url)
+        stack.callback(engine.dispose)
+        db.migrate(engine)
+        beat_client = stack.enter_context(closing(connect(url, name="control-beat", timeout=_BEAT_TIMEOUT)))
+        if not _await_broker(beat_client, url, signals, allow_unsafe=settings.allow_unsafe_broker):
+            return 0
+        worker = ControlWorker(
+            engine=engine,
+            broker_url=url,
+            beat_client=beat_client,
+            ingest_client=stack.enter_context(closing(connect(url, name="control", connections=4))),
+            desk_client=stack.enter_context(closing(connect(url, name="control-enrollment"))),
+        )
+        worker.start()
+        while not signals.asks_to_stop(signals.wait(timedelta(days=1).total_seconds())):
+            pass
+        worker.stop()
     return 0
 
 
 class ControlWorker:
-    """All parts of one control worker, wired."""
+    """All parts of one control worker, wired. Each has a connection of its own, so that none waits for another."""
 
-    def __init__(self, *, engine: Any, client: "redis.Redis", desk_client: "redis.Redis", broker_url: str) -> None:
-        self._client = client
-        self._lease = Lease(client, key=names.CONTROL_LEASE)
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        broker_url: str,
+        beat_client: "redis.Redis",
+        ingest_client: "redis.Redis",
+        desk_client: "redis.Redis",
+    ) -> None:
+        self._lease = Lease(beat_client, key=names.CONTROL_LEASE)
         self._desk = EnrollmentDesk(engine=engine, client=desk_client)
-        self._ingest = Ingest(engine=engine, client=client, lease=self._lease)
-        sweep = PresenceSweep(engine=engine, client=client)
+        self._ingest = Ingest(engine=engine, client=ingest_client, lease=self._lease)
+        sweep = PresenceSweep(engine=engine, client=beat_client)
 
         def publish_registry() -> None:
             with db.session(engine, write=False) as session:
-                inventory.publish_hosts(session, client)
+                inventory.publish_hosts(session, beat_client)
 
         def sweep_presence() -> None:
             if self._lease.held():
@@ -74,16 +96,23 @@ class ControlWorker:
         _register(app, schedule.REGISTRY_TASK, publish_registry)
         self._beat = BeatThread(app, schedule.ENTRIES, name="beat")
 
-    def run(self, stopping: threading.Event) -> None:
-        """Work until `stopping` is set."""
+    def start(self) -> None:
         self._beat.start()
         self._ingest.start()
         self._desk.start()
         log.info("control.started")
-        stopping.wait()
-        self._desk.stop()
-        self._ingest.stop(timedelta(seconds=2))
-        self._beat.stop()
+
+    def stop(self) -> None:
+        """End within two seconds, a little more on a broker that is silent."""
+        ends = time.monotonic() + _STOP_WITHIN.total_seconds()
+
+        def left() -> timedelta:
+            return timedelta(seconds=max(0.0, ends - time.monotonic()))
+
+        self._desk.stop(timeout=timedelta(0))  # told first, because it takes longest to listen
+        self._ingest.stop(left())
+        self._beat.stop(timeout=left())
+        self._desk.stop(timeout=left())
         try:
             self._lease.release()
         except redis.RedisError as exc:
@@ -91,17 +120,17 @@ class ControlWorker:
         log.info("control.stopped")
 
 
-def _register(app: Celery, name: str, function: Any) -> None:
+def _register(app: Celery, name: str, function: Callable[[], object]) -> None:
     def task() -> None:
         function()
 
     app.task(name=name, ignore_result=True, shared=False)(task)
 
 
-def _await_broker(client: "redis.Redis", url: str, stopping: threading.Event, *, allow_unsafe: bool) -> bool:
+def _await_broker(client: "redis.Redis", url: str, signals: Signals, *, allow_unsafe: bool) -> bool:
     """Wait until the broker answers; False where the process is to stop before. Raises `errors.BrokerRefused`."""
     failing = False
-    while not stopping.is_set():
+    while True:
         try:
             version = check(client, url)
             problems = check_durability(client, url)
@@ -111,7 +140,8 @@ def _await_broker(client: "redis.Redis", url: str, stopping: threading.Event, *,
             if not failing:
                 failing = True
                 log.warning("broker.awaited", error=str(exc))
-            stopping.wait(_BROKER_RETRY.total_seconds())
+            if signals.asks_to_stop(signals.wait(_BROKER_RETRY.total_seconds())):
+                return False
             continue
         for problem in problems:
             if not allow_unsafe:
@@ -122,4 +152,3 @@ def _await_broker(client: "redis.Redis", url: str, stopping: threading.Event, *,
             log.warning("broker.unsafe", problem=problem)
         log.info("broker.reached", version=version)
         return True
-    return False

@@ -1,20 +1,23 @@
-"""The enrollment loop: takes requests from the broker, answers each, and publishes whom it let in."""
+"""The enrollment desk: takes requests from the broker, answers each, and publishes whom it let in."""
 
+import json
 import threading
 from datetime import timedelta
 from typing import Any
 
 import redis
 from pydantic import ValidationError
+from redis.client import NEVER_DECODE
 from sqlalchemy import Engine
 
 from fleet import audit, db, enrollment, errors, inventory, logs, names
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
+from fleet.models import AuditEvent
 
 log = logs.get(__name__)
 
 #: How long one wait for a request lasts; less than the connection's time-out, and the longest a stop has to wait.
-_WAIT_SECONDS = 1
+_WAIT_SECONDS = 0.5
 _RETRY = timedelta(seconds=1)
 #: How long an answer waits for the host that asked.
 _ANSWER_TTL = timedelta(seconds=60)
@@ -33,59 +36,103 @@ class EnrollmentDesk:
         self._client = client
         self._stopping = threading.Event()
         self.stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="enrollment", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin; a second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="enrollment", daemon=True)
+            self._thread.start()
 
-    def stop(self, *, timeout: timedelta = timedelta(seconds=3)) -> None:
+    def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
         """End after the request in hand; harmless when called twice or before the start."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if self._thread is None:
+            self.stopped.set()
+        else:
             self._thread.join(timeout.total_seconds())
 
     def _run(self) -> None:
         failing = False
-        while not self._stopping.is_set():
-            try:
-                item: Any = self._client.brpop([names.ENROLL_REQUESTS], timeout=_WAIT_SECONDS)
-                if item is not None:
-                    self.serve(item[1])
-            except (redis.RedisError, errors.FleetError) as exc:
-                if not failing:
-                    log.warning("enrollment.paused", error=str(exc), next="hosts ask again until it works")
-                failing = True
-                self._stopping.wait(_RETRY.total_seconds())
-            else:
-                failing = False
-        self.stopped.set()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    if (item := self._take()) is not None:
+                        self.serve(item)
+                except Exception as exc:  # noqa: BLE001 - one request must not keep the next host out
+                    if not failing:
+                        log.warning("enrollment.paused", reason=_kind(exc), next="hosts ask again until it works")
+                    failing = True
+                    self._stopping.wait(_RETRY.total_seconds())
+                else:
+                    if failing:
+                        log.info("enrollment.resumed")
+                    failing = False
+        finally:
+            self.stopped.set()
 
-    def serve(self, item: str) -> EnrollmentAnswer | None:
+    def _take(self) -> bytes | None:
+        # foreign bytes: a client that decodes would fail on them
+        command: Any = self._client.execute_command
+        item = command("BRPOP", names.ENROLL_REQUESTS, _WAIT_SECONDS, **{NEVER_DECODE: True})
+        return bytes(item[1]) if item else None
+
+    def serve(self, item: bytes) -> EnrollmentAnswer | None:
         """Answer one request; what cannot be read is audited and gets no answer."""
         try:
             if len(item) > _MAX_REQUEST_BYTES:
-                raise ValueError(f"{len(item)} characters")
+                raise ValueError(f"{len(item)} bytes")
             request = EnrollmentRequest.model_validate_json(item)
-            answer_key = names.enroll_reply(request.token_id)
-        except (ValidationError, ValueError) as exc:
-            log.warning("enrollment.malformed", error=type(exc).__name__)
-            with db.session(self._engine) as session:
-                audit.record(
-                    session,
-                    event="enrollment.refused",
-                    actor="unknown",
-                    data={"reason": "malformed request", "size": len(item)},
-                )
+        except ValueError as exc:  # pydantic's ValidationError is one; its text would repeat the secret
+            self._refuse_malformed(item, _first_field(exc))
             return None
+        seconds, microseconds = self._time()
         with db.session(self._engine) as session:
-            answer = enrollment.redeem(session, request)
+            answer, event = enrollment.redeem(session, request, broker_time=seconds + microseconds / 1e6)
         log.info("enrollment.answered", host=answer.host, outcome=answer.outcome)
         if answer.outcome == "accepted":
             # Before the answer: the host may be pushed to as soon as it is there.
             with db.session(self._engine, write=False) as session:
                 inventory.publish_hosts(session, self._client, answer.host)
+        reply = names.enroll_reply(request.token_id, request.request_id)
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.lpush(answer_key, answer.model_dump_json())
-            pipe.expire(answer_key, _ANSWER_TTL)
+            pipe.lpush(reply, answer.model_dump_json())
+            pipe.expire(reply, _ANSWER_TTL)
             pipe.execute()
+        self._publish(event)
         return answer
+
+    def _refuse_malformed(self, item: bytes, problem: str) -> None:
+        log.warning("enrollment.malformed", problem=problem, size=len(item))
+        with db.session(self._engine) as session:
+            event = audit.record(
+                session,
+                event="enrollment.refused",
+                actor="control",
+                data={"reason": "malformed request", "problem": problem, "size": len(item)},
+            )
+        self._publish(event)
+
+    def _publish(self, event: AuditEvent | None) -> None:
+        if event is not None:
+            self._client.publish(names.WATCH, json.dumps(audit.to_wire(event)))
+
+    def _time(self) -> tuple[int, int]:
+        measured: Any = self._client.time()
+        return measured[0], measured[1]
+
+
+def _first_field(exc: ValueError) -> str:
+    """Say what is wrong without the value."""
+    if not isinstance(exc, ValidationError):
+        return str(exc)
+    error = exc.errors(include_input=False, include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['type']}" if where else str(error["type"])
+
+
+def _kind(exc: Exception) -> str:
+    """Say what went wrong; of an error that is not known, nothing that could quote a request."""
+    if isinstance(exc, (errors.FleetError, redis.RedisError)):
+        return str(exc)
+    return f"{type(exc).__module__}.{type(exc).__name__}"

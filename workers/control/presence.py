@@ -1,16 +1,21 @@
 """The presence sweep: carries the moment of each host's last heartbeat from the registry into the database.
 
 The registry forgets (its keys expire); the database remembers when a host was last seen, so that silence has an age.
+Moments are the broker's, as those of reports are. A heartbeat that names another one than its key could have lived
+through is taken for the nearest: no host is seen in the future, which it would not be offline before.
 """
 
-from datetime import datetime
+from typing import Any
 
 import redis
-from sqlalchemy import Engine, bindparam, update
-from sqlmodel import col, select
+from sqlalchemy import Engine, Table
+from sqlmodel import select
 
-from fleet import clock, db, presence
+from fleet import bulk, clock, db, presence
+from fleet.contracts.presence import PRESENCE_TTL
 from fleet.models import Host, Membership
+
+_TABLE: Table = Host.__table__  # type: ignore[attr-defined]  # SQLModel makes it
 
 
 class PresenceSweep:
@@ -25,16 +30,20 @@ class PresenceSweep:
         """Sweep once and return how many hosts were seen anew; raises redis-py's errors and Fleet's."""
         with db.session(self._engine, write=False) as session:
             hosts = session.exec(select(Host.id).where(Host.membership == Membership.ACCEPTED)).all()
-        beats = {host: beat for host, beat in presence.read(self._client, hosts).items() if beat is not None}
-        news: dict[str, datetime] = {
-            host: clock.from_unix(beat.at) for host, beat in beats.items() if self._seen.get(host) != beat.at
-        }
+        beats = {host: beat.at for host, beat in presence.read(self._client, hosts).items() if beat is not None}
+        latest = self._broker_time()
+        earliest = latest - PRESENCE_TTL.total_seconds()
+        news = [
+            {"id": host, "last_seen_at": clock.from_unix(min(max(at, earliest), latest))}
+            for host, at in beats.items()
+            if self._seen.get(host) != at
+        ]
         if news:
-            table = Host.__table__  # type: ignore[attr-defined]  # SQLModel makes it
             with db.session(self._engine) as session:
-                session.connection().execute(
-                    update(table).where(col(Host.id) == bindparam("host")).values(last_seen_at=bindparam("at")),
-                    [{"host": host, "at": at} for host, at in news.items()],
-                )
-        self._seen = {host: beat.at for host, beat in beats.items()}
+                bulk.update(session, _TABLE, news, match={"id": "id"})
+        self._seen = beats
         return len(news)
+
+    def _broker_time(self) -> float:
+        measured: Any = self._client.time()
+        return float(measured[0]) + float(measured[1]) / 1e6
