@@ -19,12 +19,12 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import celery.exceptions
-import redis
 from celery.result import ResultSet
 
 from fleet import errors, names, presence
 from fleet import settings as settings_module
 from fleet.broker.connection import connect, translated
+from fleet.broker.results import awaiting
 from fleet.contracts import AnyContract, registry
 from fleet.dispatch import Dispatcher, RunResult
 from fleet.settings import Settings
@@ -80,22 +80,14 @@ class Batch:
         try:
             # Before it listens, Celery looks whether results are there already, and sleeps for `interval` after it.
             results = ResultSet(list(self.results), app=self.results[0].app)
-            for run_id, meta in results.iter_native(timeout=timeout, interval=0):
-                waiting.discard(run_id)
-                yield _outcome(run_id, meta)
+            with awaiting():
+                for run_id, meta in results.iter_native(timeout=timeout, interval=0):
+                    waiting.discard(run_id)
+                    yield _outcome(run_id, meta)
         except celery.exceptions.TimeoutError as exc:
             hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
             raise errors.TimedOut(
                 f"no result within {timeout:g} s from {hosts}", remedy="the task goes on; see `fleet task show`"
-            ) from exc
-        except (redis.ConnectionError, redis.TimeoutError, RuntimeError) as exc:
-            # After 20 tries Celery gives up with a RuntimeError; the broker's own error is its cause.
-            cause = exc.__cause__ if isinstance(exc, RuntimeError) else exc
-            if not isinstance(cause, redis.RedisError):
-                raise
-            raise errors.BrokerUnavailable(
-                f"the broker went away while results were awaited ({cause})",
-                remedy="the task goes on; `fleet task wait` waits for it again",
             ) from exc
 
 

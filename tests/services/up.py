@@ -63,6 +63,18 @@ class Up:
             command, env=self.environment, cwd=self.directory, check=False, capture_output=True, text=True
         )
 
+    def python(self, program: Path) -> "subprocess.CompletedProcess[str]":
+        """Run a Python program on the same machine, without any configuration but the state directory."""
+        return subprocess.run(
+            [sys.executable, program],
+            env=self.environment,
+            cwd=self.directory,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
