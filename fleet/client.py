@@ -74,16 +74,23 @@ class Batch:
 
         Raises `errors.TimedOut` after `timeout` seconds, `errors.BrokerUnavailable`; the runs themselves go on.
         """
-        if not self.results:
+        # One connection hears the results of all pushes, so some may have come while others were awaited. Celery's own
+        # wait for a set notices only what comes from now on, and would go on waiting when nothing is left to come.
+        known = {result.id: result._cache for result in self.results if result._cache}  # noqa: SLF001 - as Celery does
+        for run_id, meta in known.items():
+            yield _outcome(run_id, meta)
+        pending: list[Any] = [result for result in self.results if result.id not in known]
+        waiting = {result.id for result in pending}
+        if not pending:
             return
-        waiting = set(self.run_ids)
         try:
             # Before it listens, Celery looks whether results are there already, and sleeps for `interval` after it.
-            results = ResultSet(list(self.results), app=self.results[0].app)
             with awaiting():
-                for run_id, meta in results.iter_native(timeout=timeout, interval=0):
+                for run_id, meta in ResultSet(pending, app=pending[0].app).iter_native(timeout=timeout, interval=0):
                     waiting.discard(run_id)
                     yield _outcome(run_id, meta)
+                    if not waiting:
+                        return
         except celery.exceptions.TimeoutError as exc:
             hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
             raise errors.TimedOut(
