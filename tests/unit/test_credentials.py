@@ -82,7 +82,15 @@ def test_one_that_is_open_to_others_is_refused_with_the_command_that_mends_it(pa
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", b"[]", b"\xff\xfe", b"fleet.0123", b'{"v": 2, "host": "edge-7"}', b'{"host": "edge-7", "admin": true}'],
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff\xfe",
+        b"fleet.0123",
+        b'{"v": 2, "host": "edge-7"}',
+        b'{"host": "edge-7", "admin": true}',
+    ],
 )
 def test_one_that_is_no_credential_is_refused(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True)
@@ -121,9 +129,12 @@ def test_one_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 @contextmanager
 def small_disk(at: Path, size: str) -> Iterator[Path]:
     at.mkdir()
-    mounted = shutil.which("mount") and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", at], check=False, capture_output=True
-    ).returncode
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", at], check=False, capture_output=True
+        ).returncode
+    )
     if not mounted:
         pytest.skip("no file system can be mounted here")
     try:
