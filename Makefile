@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -qq install
 
-.PHONY: help up test check lint format bench clean
+.PHONY: help up test check lint format bench pictures clean
 .DELETE_ON_ERROR:
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test    all of that, and every other test, on real components"
 	@echo "make format  put the code into its format"
 	@echo "make bench   print the numbers"
+	@echo "make pictures take the pictures of the README anew, from a real run"
 	@echo "make clean   remove .venv and what was built"
 
 up: .venv/.for-use
@@ -28,7 +29,7 @@ lint: .venv/.for-development
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-timing > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@$(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(BIN)/deptry . 2> .venv/deptry.log || { cat .venv/deptry.log; exit 1; }
 
 format: .venv/.for-development
@@ -38,6 +39,9 @@ format: .venv/.for-development
 bench: .venv/.for-development
 	@for bench in tests/bench/[a-z]*.py; do \
 		echo "== $$bench"; $(BIN)/python -m tests.bench.$$(basename $$bench .py) || exit 1; done
+
+pictures: .venv/.for-development
+	@$(BIN)/python -m tests.pictures
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

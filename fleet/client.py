@@ -24,6 +24,7 @@ from celery.result import ResultSet
 from fleet import errors, names, presence
 from fleet import settings as settings_module
 from fleet.broker.connection import connect, translated
+from fleet.broker.results import awaiting
 from fleet.contracts import AnyContract, registry
 from fleet.dispatch import Dispatcher, RunResult
 from fleet.settings import Settings
@@ -71,7 +72,7 @@ class Batch:
     def wait(self, *, timeout: float | None = None) -> Iterator[Outcome]:
         """Yield each run's outcome as it comes.
 
-        Raises `errors.TimedOut` after `timeout` seconds; the runs themselves go on.
+        Raises `errors.TimedOut` after `timeout` seconds, `errors.BrokerUnavailable`; the runs themselves go on.
         """
         if not self.results:
             return
@@ -79,9 +80,10 @@ class Batch:
         try:
             # Before it listens, Celery looks whether results are there already, and sleeps for `interval` after it.
             results = ResultSet(list(self.results), app=self.results[0].app)
-            for run_id, meta in results.iter_native(timeout=timeout, interval=0):
-                waiting.discard(run_id)
-                yield _outcome(run_id, meta)
+            with awaiting():
+                for run_id, meta in results.iter_native(timeout=timeout, interval=0):
+                    waiting.discard(run_id)
+                    yield _outcome(run_id, meta)
         except celery.exceptions.TimeoutError as exc:
             hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
             raise errors.TimedOut(

@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError
 from fleet import errors, names, redaction
 from fleet.broker import app as broker_app
 from fleet.broker.connection import connect, translated
-from fleet.broker.results import RESULT_TTL_SECONDS
+from fleet.broker.results import RESULT_TTL_SECONDS, awaiting
 from fleet.contracts import AnyContract, registry
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.settings import Settings
@@ -125,6 +125,11 @@ class RunResult(AsyncResult):  # type: ignore[type-arg]  # generic in the stubs 
     @property
     def host(self) -> str:
         return names.host_of_run(self.id)
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the reply's fields, as Celery's `get` does; raises `errors.BrokerUnavailable` besides."""
+        with awaiting():
+            return super().get(*args, **kwargs)
 
     def __del__(self) -> None:
         """Unsubscribe, as Celery does here, unless the process ends or the broker has gone: then nobody listens."""

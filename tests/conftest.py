@@ -4,6 +4,8 @@ pytest_plugins = (
     "tests.services.availability",
     "tests.services.database",
     "tests.services.broker",
+    "tests.services.browser",
     "tests.services.docker",
+    "tests.services.wheels",
     "tests.services.system",
 )

@@ -6,8 +6,11 @@ result could make the caller raise anything, `SystemExit` included. Here a failu
 own errors.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import redis
 from celery.backends.redis import RedisBackend
 
 from fleet import errors
@@ -49,6 +52,22 @@ def error_from(data: object) -> errors.FleetError:
             return errors.TaskExpired(message)
         case _:
             return errors.TaskFailed(message, kind=kind)
+
+
+@contextmanager
+def awaiting() -> Iterator[None]:
+    """Turn what Celery raises when the broker goes away during a wait into `errors.BrokerUnavailable`."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, RuntimeError) as exc:
+        # After 20 tries Celery gives up with a RuntimeError; the broker's own error is its cause.
+        cause = exc.__cause__ if isinstance(exc, RuntimeError) else exc
+        if not isinstance(cause, redis.RedisError):
+            raise
+        raise errors.BrokerUnavailable(
+            f"the broker went away while results were awaited ({cause})",
+            remedy="the task goes on; `fleet task wait` waits for it again",
+        ) from exc
 
 
 class Backend(RedisBackend):

@@ -13,7 +13,7 @@ from fleet.cli.grammar import Command
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="[default: console]")
 @click.pass_context
 def command(ctx: click.Context, /, *, address: str | None, port: int | None, **flags: str | None) -> None:
-    """Run Flower, in the foreground, until it is told to stop.
+    """Run Flower, the web view of workers and tasks, in the foreground, until it is told to stop.
 
     It shows the workers and their tasks, and can change neither. It asks for a user and a password: those of the
     settings, or a password that is made at the first start, shown once, and kept in the state directory.

@@ -19,7 +19,7 @@ ENTRIES = {
     ),
     "worker": Entry("fleet.cli.worker:command", "Run the worker of a host.", _RUN),
     "control": Entry("fleet.cli.control:command", "Run a control worker.", _RUN),
-    "flower": Entry("fleet.cli.flower:command", "Run Flower, in the foreground, until it is told to stop.", _RUN),
+    "flower": Entry("fleet.cli.flower:command", "Run Flower, the web view of workers and tasks.", _RUN),
     "enroll": Entry("fleet.cli.enroll:command", "Make this machine a host, by a token.", _HOSTS),
     "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
     "host": Entry("fleet.cli.host:group", "List, show and label hosts.", _HOSTS),

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from fleet import errors
 from fleet.cli import invocation, progress, render, shapes, steps, tables
 from fleet.cli.tables import Column
 
 if TYPE_CHECKING:
     from fleet.cli.waiting import Earlier
     from fleet.client import Batch, Outcome
-    from fleet.errors import TimedOut
 
     Pushed = Batch | Earlier
 
@@ -53,24 +53,25 @@ def tell_pushed(batch: "Batch") -> int:
 def tell_ended(batch: "Pushed", *, timeout: timedelta | None, bar: bool = True) -> int:
     """Wait for all runs, print how they ended, and return the exit code.
 
-    Raises `errors.TimedOut` after `timeout`, when what had ended by then has been printed.
+    Where waiting is cut short (by `timeout`, by Ctrl-C, by a broker that goes away), what had ended by then is printed
+    first, and the error raised then: `errors.TimedOut`, `KeyboardInterrupt`, `errors.BrokerUnavailable`.
     """
     from fleet import names
 
     streaming = invocation.current().format == "jsonl"
     ended: dict[str, Outcome] = {}
-    late: TimedOut | None = None
+    cut_short: BaseException | None = None
     try:
         _collect(batch, ended, timeout=timeout, bar=bar, streaming=streaming)
-    except _timed_out() as exc:
-        late = exc
+    except (errors.TimedOut, errors.BrokerUnavailable, KeyboardInterrupt) as exc:
+        cut_short = exc
     hosts = {run_id: names.host_of_run(run_id) for run_id in batch.run_ids}
     runs = [shapes.outcome(run_id, host, ended.get(run_id), state=UNFINISHED) for run_id, host in hosts.items()]
     rest = [run for run in runs if run["state"] == UNFINISHED] if streaming else runs
     _print(batch, runs, parts=rest, people=lambda: _tell_people(runs))
     _tell_skipped(batch)
-    if late is not None:
-        raise late
+    if cut_short is not None:
+        raise cut_short
     return exit_code(runs, skipped=batch.skipped)
 
 
@@ -81,12 +82,6 @@ def exit_code(runs: Sequence[Mapping[str, Any]], *, skipped: Sequence[str] = ())
         return 5 if skipped else 0
     codes = {run["error"]["exit_code"] if run["error"] else 0 for run in runs}
     return int(codes.pop()) if len(codes) == 1 else 3
-
-
-def _timed_out() -> "type[TimedOut]":
-    from fleet import errors
-
-    return errors.TimedOut
 
 
 def _collect(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fleet.client import Outcome
     from fleet.contracts.containers import Container
     from fleet.contracts.presence import Heartbeat, Presence
+    from fleet.errors import FleetError
     from fleet.models import Attempt, EnrollmentToken, Host, Run
 
 
@@ -102,5 +103,10 @@ def outcome(run_id: str, host_id: str, ended: "Outcome | None", *, state: str = 
         "host": host_id,
         "state": ended.state if ended else state,
         "reply": ended.reply if ended else None,
-        "error": {"code": error.code, "message": error.message, "exit_code": error.exit_code} if error else None,
+        "error": error and {"kind": _kind(error), "message": error.message, "exit_code": error.exit_code},
     }
+
+
+def _kind(error: "FleetError") -> str:
+    """Return the stable word for what went wrong: a failed task's cause, or why the host refused it."""
+    return str(getattr(error, "kind", None) or getattr(error, "reason", None) or error.code)

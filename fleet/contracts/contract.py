@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from fleet import errors
 
@@ -87,8 +88,17 @@ class Contract(Generic[RequestT, ReplyT]):
         try:
             return self.request.model_validate(arguments)
         except ValidationError as exc:
-            fields = {".".join(str(part) for part in e["loc"]) or "arguments": e["msg"] for e in exc.errors()}
+            fields = {".".join(map(str, e["loc"])) or "arguments": self._explain(e) for e in exc.errors()}
             raise errors.InvalidArguments(self.name, fields, expected=self.signature()) from exc
+
+    def _explain(self, error: ErrorDetails) -> str:
+        """Say in a few words what is wrong with a field."""
+        if error["type"] == "missing":
+            return "is missing"
+        if error["type"] == "extra_forbidden":
+            hint = errors.did_you_mean(str(error["loc"][-1]), list(self.request.model_fields))
+            return f"there is no such field{f', {hint}' if hint else ''}"
+        return error["msg"]
 
     def signature(self) -> str:
         """Return the fields in one line: `container: str, timeout_seconds: int = 10`."""

@@ -49,6 +49,9 @@ def main(settings: Settings, *, say: Callable[[str], None]) -> int:
     password, made = obtain(settings)
     _configure(settings, password.get_secret_value())
     window = Window(_celery(broker_url), broker_url)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks to outlive the terminal
+            window.io_loop.asyncio_loop.add_signal_handler(number, window.stop)
     try:
         window.start_http_server()
     except OSError as exc:
@@ -56,9 +59,6 @@ def main(settings: Settings, *, say: Callable[[str], None]) -> int:
             f"Flower cannot listen on {settings.flower_address} port {settings.flower_port} ({exc.strerror or exc})",
             remedy="choose another: --port N, FLEET_FLOWER_PORT, FLEET_FLOWER_ADDRESS",
         ) from exc
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks to outlive the terminal
-            window.io_loop.asyncio_loop.add_signal_handler(number, window.stop)
     say(f"Flower: http://{settings.flower_address}:{settings.flower_port}  user {settings.flower_user}")
     if made:
         say(f"Password (shown this once, kept in {path(settings)}): {password.get_secret_value()}")

@@ -103,7 +103,7 @@ class Inspector:
                 "more": f"`fleet host show {host}`, since a host answers no questions from Flower",
             },
             "active_queues": [_queue(names.queue(host))] if ours else [],
-            "timestamp": worker.timestamp,
+            "timestamp": last,
         }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.services.up import START_SECONDS, Up, free_ports, wait_for_port
+from tests.services.up import PAUSE, START_SECONDS, Up, free_ports, wait_for_port
 
 
 @pytest.fixture
@@ -151,6 +151,7 @@ def test_ctrl_c_while_it_starts_ends_it(tmp_path: Path, ups: list[Up], ports: li
     deadline = time.monotonic() + START_SECONDS
     while len(ups[0].family()) < 2 and time.monotonic() < deadline:
         assert ups[0].process.poll() is None
+        PAUSE.wait(0.02)
     assert ups[0].stop().splitlines()[-1].startswith("Everything has ended")
 
 

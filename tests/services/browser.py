@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.services import database
+from tests.services import availability
 
 _FLAGS = (
     "--headless=new",
@@ -106,6 +106,6 @@ def started(*, width: int = 1280, height: int = 800) -> Iterator[Browser]:
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     if problem := missing():
-        database.missing(problem)
+        availability.missing(problem)
     with started() as window:
         yield window

@@ -10,10 +10,12 @@ import shutil
 import tarfile
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from tests.services.availability import missing
 from tests.services.private_engine import PrivateEngine
@@ -63,8 +65,19 @@ def docker_engine(session_engine: PrivateEngine) -> Iterator[PrivateEngine]:
     yield session_engine
     client = session_engine.client()
     for container in client.containers.list(all=True, ignore_removed=True):
-        container.remove(force=True)
+        _remove(container)
     client.close()
+
+
+def _remove(container: Container) -> None:
+    """Remove a container, or wait for the Engine to finish doing so by itself (`--rm`)."""
+    try:
+        container.remove(force=True)
+    except docker.errors.APIError as exc:
+        if exc.status_code not in {404, 409}:  # gone, or being removed
+            raise
+        with suppress(docker.errors.NotFound):
+            container.wait(condition="removed")
 
 
 @pytest.fixture

@@ -89,6 +89,9 @@ class PrivateEngine:
         self._process.wait(_STOP_SECONDS)
         for leftover in ("docker.sock", "notify.sock", "dockerd.pid"):
             (self._directory / leftover).unlink(missing_ok=True)
+        # As at a boot. The process number in there may be somebody else's in the next namespace, where numbers are
+        # small, and the next dockerd would take that for its containerd and wait for it in vain.
+        shutil.rmtree(self._directory / "exec", ignore_errors=True)
 
     def stop(self) -> None:
         """End the daemon, its containers and its network, and remove its directory; a second call does nothing."""

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 START_SECONDS = 40
 #: What a stop may take (the promise).
 STOP_SECONDS = 3.0
+#: Never set: for what nobody announces. A loop without a pause would take the CPU that is waited for.
+PAUSE = threading.Event()
 #: The `fleet` of this checkout.
 THIS = (sys.executable, "-m", "fleet")
 
@@ -58,6 +61,18 @@ class Up:
         command = [*self.program, *arguments]
         return subprocess.run(
             command, env=self.environment, cwd=self.directory, check=False, capture_output=True, text=True
+        )
+
+    def python(self, program: Path) -> "subprocess.CompletedProcess[str]":
+        """Run a Python program on the same machine, without any configuration but the state directory."""
+        return subprocess.run(
+            [sys.executable, program],
+            env=self.environment,
+            cwd=self.directory,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
 
     def family(self) -> list[psutil.Process]:
@@ -104,4 +119,5 @@ def wait_for_port(port: int) -> None:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
+        PAUSE.wait(0.02)
     pytest.fail(f"nothing listens on {port}")

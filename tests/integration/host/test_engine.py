@@ -1,5 +1,6 @@
 """The Engine's client and the inventory watch, on a real Engine."""
 
+import gc
 import os
 import queue
 import signal
@@ -21,7 +22,15 @@ from workers.host.containers import describe
 from workers.host.engine import Engine
 from workers.host.inventory import InventoryWatch
 
-pytestmark = pytest.mark.docker
+# docker-py leaves sockets of calls that timed out, or of an Engine that was killed, to the garbage collector.
+pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+
+
+@pytest.fixture(autouse=True)
+def _collect_garbage() -> Iterator[None]:
+    """Let such sockets be collected here, and not in the middle of somebody else's test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -42,7 +51,7 @@ class Told:
         self.reports.put((kind, data))
 
     def await_change(self, *, name: str, state: str = "running", timeout: float = 5) -> dict[str, Any]:
-        """Return the next reported row of that container in that state; a busy machine reports those on the way, too."""
+        """Return the next reported row of that container in that state; those on the way there may be told, too."""
         deadline = time.monotonic() + timeout
         while True:
             kind, data = self.reports.get(timeout=max(0.01, deadline - time.monotonic()))
@@ -103,8 +112,6 @@ def test_an_engine_that_is_not_there_is_said_with_its_address() -> None:
         Engine("unix:///nowhere/docker.sock").version()
 
 
-# docker-py leaves the socket of a call that timed out to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_hung_engine_costs_ten_seconds_and_no_more(docker_engine: PrivateEngine, engine: Engine) -> None:
     engine.version()
     os.kill(docker_engine.daemon_pid, signal.SIGSTOP)

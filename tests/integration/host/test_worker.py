@@ -286,12 +286,11 @@ def test_a_journal_that_cannot_be_written_stops_the_worker_and_loses_nothing(sys
     try:
         shutil.copytree(system.directory / "hosts", small / "hosts")
         worker = system.start_worker("h1", FLEET_STATE_DIR=str(small))
-        with (small / "filler").open("wb") as filler:
+        with (small / "filler").open("wb", buffering=0) as filler:
             filler.write(b"x" * 100)
             try:
                 while True:
                     filler.write(b"x" * 4096)
-                    filler.flush()
             except OSError:
                 pass
         batches = [
