@@ -119,8 +119,10 @@ def test_tokens_are_listed_the_newest_first(engine: Engine) -> None:
 
 
 def test_a_token_that_is_not_there_cannot_be_revoked(engine: Engine) -> None:
-    said = "no token with the id '0000000000000000'; `fleet token list` shows"
-    with db.session(engine) as session, pytest.raises(errors.NotFound, match=said):
+    with (
+        pytest.raises(errors.NotFound, match="no token with the id '0000000000000000'; `fleet token list` shows"),
+        db.session(engine) as session,
+    ):
         enrollment.revoke_token(session, "0" * 16, revoked_by="bob")
 
 

@@ -1,0 +1,342 @@
+"""A host joins over the broker: the enrollment desk on one side, `join` on the other, on both brokers."""
+
+import json
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from fleet import audit, db, enrollment, errors, inventory, joining, names, tokens
+from fleet.broker.connection import connect
+from fleet.contracts.enrollment import EnrollmentRequest
+from tests.services.broker import Broker
+from tests.services.waiting import until
+from workers.control.enrollment import EnrollmentDesk
+
+SOON = timedelta(seconds=1)
+
+
+@pytest.fixture
+def server(any_broker: Broker) -> Broker:
+    return any_broker
+
+
+@pytest.fixture
+def caller(server: Broker) -> Iterator["redis.Redis"]:
+    with server.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(engine: Engine, server: Broker) -> Iterator[EnrollmentDesk]:
+    """A desk that is not at work yet."""
+    with connect(server.url, name="desk") as client:
+        made = EnrollmentDesk(engine=engine, client=client)
+        yield made
+        made.stop()
+        assert made.stopped.is_set()
+
+
+def create(engine: Engine, server: Broker, **more: Any) -> str:
+    with db.session(engine) as session:
+        return enrollment.create_token(session, **{"broker_url": server.url, "created_by": "alice", **more})
+
+
+def request(token: str, **more: Any) -> bytes:
+    parsed = tokens.parse(token)
+    values = {
+        "v": 1,
+        "request_id": str(uuid.uuid4()),
+        "token_id": parsed.id,
+        "secret": parsed.secret,
+        "host": "edge-7",
+        "version": "0.1.0",
+        "not_after": 4e9,
+        **more,
+    }
+    return json.dumps(values).encode()
+
+
+def uses_left(engine: Engine) -> int:
+    with db.session(engine, write=False) as session:
+        [token] = enrollment.list_tokens(session)
+        return token.uses_left
+
+
+def reasons(engine: Engine) -> list[str]:
+    with db.session(engine, write=False) as session:
+        return [event.data["reason"] for event in audit.events(session, event="enrollment.refused", after_id=0)]
+
+
+def test_a_host_gets_its_credential_and_is_in_the_registry_by_then(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    desk.start()
+    token = create(engine, server, labels={"env": "prod"})
+    with caller.pubsub(ignore_subscribe_messages=True) as watcher:
+        watcher.subscribe(names.WATCH)
+        watcher.get_message(timeout=5)
+        credential = joining.join(token, host="edge-7", version="0.1.0")
+        assert caller.hgetall(names.HOSTS) == {
+            "edge-7": json.dumps({"labels": {"env": "prod"}, "membership": "accepted"})
+        }
+        assert credential.host == "edge-7"
+        assert credential.labels == {"env": "prod"}
+        assert credential.broker_url.get_secret_value() == server.url
+        message = watcher.get_message(timeout=5)
+    assert message is not None
+    told = json.loads(message["data"])
+    assert (told["event"], told["host"]) == ("host.enrolled", "edge-7")
+    assert caller.keys("fleet:enroll:*") == []
+
+
+def test_a_refusal_says_why_and_what_to_do(desk: EnrollmentDesk, engine: Engine, server: Broker) -> None:
+    desk.start()
+    token = create(engine, server)
+    joining.join(token, host="edge-7", version="0.1.0")
+    with pytest.raises(errors.EnrollmentRefused) as caught:
+        joining.join(token, host="edge-8", version="0.1.0")
+    assert str(caught.value) == (
+        "enrollment refused: this token does not enroll this host: it may be used up, expired, revoked or meant for "
+        "another host; `fleet token create` makes a new token"
+    )
+
+
+def test_the_brokers_address_can_be_another_than_the_tokens(
+    desk: EnrollmentDesk, engine: Engine, server: Broker
+) -> None:
+    desk.start()
+    token = create(engine, server, broker_url="redis://127.0.0.1:1/0")
+    credential = joining.join(token, host="edge-7", version="0.1.0", broker_url=server.url)
+    assert credential.broker_url.get_secret_value() == server.url
+
+
+def test_without_a_control_worker_it_says_so_and_the_request_left_behind_uses_nothing_up(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server)
+    with pytest.raises(errors.Unreachable) as caught:
+        joining.join(token, host="edge-7", version="0.1.0", patience=SOON)
+    assert str(caught.value) == (
+        f"no control worker answered at {server.url} within 1 s; is `fleet control` running on that broker? then try "
+        "again: the token is not used up"
+    )
+    assert caller.llen(names.ENROLL_REQUESTS)
+    desk.start()
+    until(lambda: not caller.llen(names.ENROLL_REQUESTS), "the desk has read what was left behind")
+    until(lambda: "late" in reasons(engine), "it was refused")
+    assert uses_left(engine) == 1
+    joining.join(token, host="edge-7", version="0.1.0")
+
+
+def test_a_request_that_was_lost_with_a_control_worker_is_put_again(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server)
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        assert caller.brpop([names.ENROLL_REQUESTS], timeout=4)  # taken by somebody who dies with it
+        desk.start()
+        assert joined.result().host == "edge-7"
+
+
+def test_an_answer_that_was_lost_with_a_control_worker_is_given_again(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server)
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        item: Any = caller.brpop([names.ENROLL_REQUESTS], timeout=4)
+        asked = EnrollmentRequest.model_validate_json(item[1])
+        with db.session(engine) as session:  # and dies before it answers
+            enrollment.redeem(session, asked, broker_time=asked.not_after - 5)
+        desk.start()
+        assert joined.result().host == "edge-7"
+    assert uses_left(engine) == 0
+    assert reasons(engine) == []
+
+
+def test_twenty_hosts_join_at_once_by_one_token_at_two_desks(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server, uses=20)
+    with connect(server.url, name="desk-2") as client:
+        second = EnrollmentDesk(engine=engine, client=client)
+        desk.start()
+        second.start()
+        with ThreadPoolExecutor(20) as pool:
+            joined = [pool.submit(joining.join, token, host=f"edge-{n}", version="0.1.0") for n in range(20)]
+            assert sorted(each.result().host for each in joined) == sorted(f"edge-{n}" for n in range(20))
+        second.stop()
+    assert reasons(engine) == [], "nobody took another's answer and had to ask again"
+    assert caller.hlen(names.HOSTS) == 20
+
+
+def test_the_broker_may_be_away_for_a_moment_while_a_host_joins(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server)
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        until(lambda: caller.llen(names.ENROLL_REQUESTS), "the request is put")
+        server.stop(kill=True)
+        server.start()
+        desk.start()
+        assert joined.result().host == "edge-7"
+    assert uses_left(engine) == 0
+
+
+GARBAGE = [
+    b"",
+    b"null",
+    b"{}",
+    b"[]",
+    b"\xff\xfe\x00",
+    b'{"host": "edge-7"}',
+    b'{"host": "\\ud800"}',
+    b"[" * 4000,
+    b"x" * 70_000,
+    b"\x80\x04\x95pickle",
+]
+
+
+def test_what_cannot_be_read_is_audited_and_the_next_host_gets_in(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    desk.start()
+    for item in GARBAGE:
+        caller.lpush(names.ENROLL_REQUESTS, item)
+    assert joining.join(create(engine, server), host="edge-7", version="0.1.0").host == "edge-7"
+    assert reasons(engine) == ["malformed request"] * len(GARBAGE)
+
+
+ODD = [
+    {"request_id": "r" * 5000},
+    {"request_id": "../../x"},
+    {"request_id": "r" * 37},
+    {"request_id": "\x00"},
+    {"token_id": "\x00"},
+    {"token_id": "*"},
+    {"token_id": "0" * 17},
+    {"secret": "\x00" * 43, "host": "a\x00"},
+    {"secret": 7},
+    {"version": "v" * 65},
+    {"not_after": "NaN"},
+    {"not_after": None},
+    {"host": ["edge-7"]},
+    {"host": "x" * 300},
+    {"host": "a\x00b"},
+    {"host": "control"},
+    {"host": "Ｈ1"},
+]
+
+
+def test_no_field_of_a_request_keeps_the_next_host_out(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    desk.start()
+    token = create(engine, server)
+    for odd in ODD:
+        caller.lpush(names.ENROLL_REQUESTS, request(token, **odd))
+    assert joining.join(token, host="edge-8", version="\x1b[2J" + "0" * 100).host == "edge-8"
+    with db.session(engine, write=False) as session:
+        assert [host.id for host in inventory.hosts(session)] == ["edge-8"]
+        assert audit.verify(session) is None
+    assert len(reasons(engine)) == len(ODD)
+
+
+def test_a_reply_key_that_somebody_has_spoiled_harms_that_request_alone(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis", caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.start()
+    spoiled = request(create(engine, server), host="edge-6")
+    asked = json.loads(spoiled)
+    caller.set(names.enroll_reply(asked["token_id"], asked["request_id"]), "x")
+    caller.lpush(names.ENROLL_REQUESTS, spoiled)
+    assert joining.join(create(engine, server), host="edge-7", version="0.1.0").host == "edge-7"
+    assert "s3cret" not in caplog.text
+    assert asked["secret"] not in caplog.text
+
+
+def test_a_fault_of_the_database_pauses_the_desk_and_no_more(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = create(engine, server)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE enrollment_token RENAME TO away")
+    desk.start()
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        until(lambda: "enrollment.paused" in caplog.text, "the desk is paused")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE away RENAME TO enrollment_token")
+        assert joined.result().host == "edge-7"
+    assert caplog.text.count("enrollment.paused") == 1
+    assert tokens.parse(token).secret not in caplog.text
+
+
+def test_an_answer_nobody_fetches_is_gone_after_a_minute(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    asked = request(create(engine, server))
+    answer = desk.serve(asked)
+    assert answer is not None
+    key = names.enroll_reply(json.loads(asked)["token_id"], answer.request_id)
+    assert 50 < caller.ttl(key) <= 60
+
+
+def test_the_desk_starts_once_and_stops_at_once_also_before_the_start(desk: EnrollmentDesk, engine: Engine) -> None:
+    never = EnrollmentDesk(engine=engine, client=desk._client)
+    never.stop()
+    never.stop()
+    assert never.stopped.is_set()
+    desk.start()
+    desk.start()
+    assert [thread.name for thread in threading.enumerate()].count("enrollment") == 1
+    desk.stop()
+    desk.stop()
+    assert desk.stopped.is_set()
+    assert "enrollment" not in [thread.name for thread in threading.enumerate()]
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_broker_that_is_not_there_is_one_error_without_the_password() -> None:
+    token = tokens.new(broker_url=f"redis://:s3cret@127.0.0.1:{closed_port()}/0").text()
+    with pytest.raises(errors.BrokerUnavailable, match="cannot be reached") as caught:
+        joining.join(token, host="edge-7", version="0.1.0")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_broker_that_wants_another_password_is_one_error(server: Broker, caller: "redis.Redis") -> None:
+    caller.config_set("requirepass", "right")
+    try:
+        for url in (server.url, server.url.replace("redis://", "redis://:wrong@")):
+            with pytest.raises(errors.BrokerRefused, match="password") as caught:
+                joining.join(tokens.new(broker_url=url).text(), host="edge-7", version="0.1.0")
+            assert "wrong@" not in str(caught.value)
+    finally:
+        caller.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("host", ["../x", "a/b", "*", "Ｈ1", "x" * 300, "control"])
+def test_a_name_that_is_no_host_id_never_reaches_the_broker(host: str) -> None:
+    token = tokens.new(broker_url=f"redis://127.0.0.1:{closed_port()}/0").text()
+    with pytest.raises(errors.InvalidValue):
+        joining.join(token, host=host, version="0.1.0")
+
+
+def test_the_secret_is_masked_wherever_a_request_is_shown(engine: Engine, server: Broker) -> None:
+    token = create(engine, server)
+    assert tokens.parse(token).secret not in repr(EnrollmentRequest.model_validate_json(request(token)))
