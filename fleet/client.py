@@ -76,10 +76,11 @@ class Batch:
         """
         # One connection hears the results of all pushes, so some may have come while others were awaited. Celery's own
         # wait for a set notices only what comes from now on, and would go on waiting when nothing is left to come.
-        known = {result.id: result._cache for result in self.results if result._cache}  # noqa: SLF001 - as Celery does
+        results: list[Any] = list(self.results)
+        known = {result.id: result._cache for result in results if result._cache}  # noqa: SLF001 - as Celery does
         for run_id, meta in known.items():
             yield _outcome(run_id, meta)
-        pending: list[Any] = [result for result in self.results if result.id not in known]
+        pending = [result for result in results if result.id not in known]
         waiting = {result.id for result in pending}
         if not pending:
             return
