@@ -80,6 +80,18 @@ class System:
         self.parts.append(part)
         return part
 
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run `fleet …` to its end, as somebody who has the control plane's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "fleet", *words],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
     def start_control(self) -> Part:
         part = self.run("control")
         with self.broker.connect() as client:

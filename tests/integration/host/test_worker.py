@@ -281,6 +281,26 @@ def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(
     assert lost <= 1
 
 
+def test_heartbeats_outlive_a_broker_outage_that_is_logged_once(system: System, host: str) -> None:
+    log = system.parts[-1].log
+    system.broker.stop(kill=True)
+    until(lambda: "beat.failed" in log.read_text(), "a heartbeat that cannot be written", timeout=20)
+    failed_at = time.monotonic()
+    until(lambda: time.monotonic() > failed_at + 3, "some more tries")
+    known = now().timestamp()
+    system.broker.start()
+    back = time.monotonic()
+
+    def new_heartbeat() -> bool:
+        beat = system.heartbeat(host)
+        return beat is not None and beat.at > known
+
+    until(new_heartbeat, "a new heartbeat", timeout=10)
+    assert time.monotonic() - back < 4  # within two on an idle machine
+    until(lambda: "beat.recovered" in log.read_text(), "its recovery is logged")
+    assert log.read_text().count("beat.failed") == 1
+
+
 def test_an_idle_worker_holds_six_connections_at_most(system: System, host: str) -> None:
     push(system, "fleet.host.ping")
     mine = [c for c in system.redis.client_list() if c["name"].startswith("fleet-h1") and "joining" not in c["name"]]

@@ -1,0 +1,90 @@
+"""Pushes to several hosts: by name, by label, to all; each host answers for itself, and the exit code for them all."""
+
+import json
+
+import pytest
+
+from fleet import db, inventory, names
+from fleet.cli.main import ENTRIES
+from tests.services.docker import IMAGE
+from tests.services.private_engine import PrivateEngine
+from tests.services.system import System
+from tests.services.waiting import until
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def fleet_of_two(system: System, docker_engine: PrivateEngine) -> System:
+    """edge-1 with a Docker Engine (env=prod, site=north), edge-2 without one (env=prod)."""
+    system.start_control()
+    system.enroll("edge-1", labels={"env": "prod", "site": "north"})
+    system.enroll("edge-2", labels={"env": "prod"})
+    system.start_worker("edge-1", FLEET_DOCKER_URL=docker_engine.url)
+    system.start_worker("edge-2")
+    return system
+
+
+def test_what_fails_on_one_host_and_works_on_another_is_partly_failed(fleet_of_two: System) -> None:
+    done = fleet_of_two.command("push-task", "fleet.containers.list", "--all", "-y", "--wait", "-o", "json")
+    assert done.returncode == 3, done.stderr
+    states = {run["host"]: run["state"] for run in json.loads(done.stdout)["runs"]}
+    assert states == {"edge-1": "succeeded", "edge-2": "failed"}
+
+
+def test_labels_choose_hosts_and_all_of_them_must_match(fleet_of_two: System) -> None:
+    ping = ("push-task", "fleet.host.ping", "--wait", "-o", "json")
+    both = fleet_of_two.command(*ping, "-l", "env=prod")
+    one = fleet_of_two.command(*ping, "-l", "env=prod", "-l", "site=north")
+    none = fleet_of_two.command(*ping, "-l", "env=prod", "-l", "site=south")
+    assert {run["host"] for run in json.loads(both.stdout)["runs"]} == {"edge-1", "edge-2"}
+    assert {run["host"] for run in json.loads(one.stdout)["runs"]} == {"edge-1"}
+    assert none.returncode == 5
+    assert "no host has the labels env=prod,site=south" in none.stderr
+
+
+def test_one_absent_host_stops_the_whole_push_unless_it_is_skipped_or_queued_for(fleet_of_two: System) -> None:
+    assert fleet_of_two.parts[-1].stop() == 0
+    ping = ("push-task", "fleet.host.ping", "--all", "-y", "-o", "json")
+    refused = fleet_of_two.command(*ping)
+    assert refused.returncode == 5
+    assert json.loads(refused.stderr or refused.stdout)["error"]["code"] == "host_not_connected"
+    assert fleet_of_two.redis.llen(names.queue("edge-1")) == 0
+    skipped = fleet_of_two.command(*ping, "--offline", "skip", "--wait")
+    assert skipped.returncode == 0
+    assert {run["host"] for run in json.loads(skipped.stdout)["runs"]} == {"edge-1"}
+    queued = fleet_of_two.command(*ping, "--offline", "queue", "--detach")
+    assert queued.returncode == 0
+    assert fleet_of_two.redis.llen(names.queue("edge-2")) == 1
+
+
+def test_a_container_appears_in_ps_and_in_the_database_and_is_gone_when_it_is_gone(
+    fleet_of_two: System, docker_engine: PrivateEngine
+) -> None:
+    def in_database() -> set[str]:
+        with db.session(fleet_of_two.engine, write=False) as session:
+            return {row.name for row in inventory.containers(session, host="edge-1")}
+
+    def in_ps() -> set[str]:
+        listed = json.loads(fleet_of_two.command("ps", "-o", "json").stdout)
+        assert "edge-2" in listed["unknown"]  # it has no Engine: unknown, and not "none"
+        return {container["name"] for container in listed["containers"]}
+
+    client = docker_engine.client()
+    web = client.containers.run(IMAGE, ["/bin/sleep", "300"], name="web", detach=True, stop_signal="SIGKILL")
+    until(lambda: "web" in in_ps(), "the container in ps")
+    until(lambda: "web" in in_database(), "the container in the database")
+    web.remove(force=True)
+    client.close()
+    until(lambda: "web" not in in_ps(), "its disappearance from ps")
+    until(lambda: "web" not in in_database(), "its disappearance from the database")
+
+
+def test_the_commands_that_were_promised_are_there() -> None:
+    promised = "up worker control flower enroll token host ps push-task task audit health doctor".split()
+    assert set(promised) <= set(ENTRIES)
