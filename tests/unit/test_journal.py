@@ -154,3 +154,23 @@ def test_a_journal_of_another_version_is_refused(store: Store) -> None:
 
 def test_the_file_is_readable_by_its_owner_alone(store: Store) -> None:
     assert store.path.stat().st_mode & 0o077 == 0
+
+
+def test_runs_that_had_not_begun_are_handed_back_and_accepted_anew(journal: Journal, outbox: Outbox) -> None:
+    first, second = accept(journal), accept(journal)
+    assert [run_id for run_id, _item in journal.waiting()] == [second, first]
+    journal.hand_back(first)
+    assert [run_id for run_id, _item in journal.waiting()] == [second]
+    envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0)
+    assert journal.accept(first, task="fleet.host.ping", envelope=envelope, item="{}")
+
+
+def test_a_run_that_has_begun_is_never_handed_back(journal: Journal) -> None:
+    run_id = accept(journal)
+    claim = journal.claim(run_id)
+    assert journal.waiting() == []
+    journal.hand_back(run_id)
+    assert journal.interrupted() == [claim]
+    assert claim is not None
+    journal.fail(claim, kind="interrupted", message="x", duration_seconds=0.0)
+    assert journal.interrupted() == []

@@ -31,7 +31,7 @@ from fleet.broker.connection import connect, translated
 from fleet.contracts.enrollment import Credential
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
-from workers.host import epoch, facts, pipeline
+from workers.host import epoch, facts, pipeline, recovery
 from workers.host.consumer import HostConsumer, PulseStep
 from workers.host.control import ControlList
 from workers.host.engine import Engine
@@ -99,6 +99,8 @@ class HostWorker:
         self._facts = detected
         self._outbox = Outbox(store, host=host, epoch=number, clock=broker_clock)
         journal = Journal(store, self._outbox, clock=broker_clock)
+        with translated(broker_url):
+            recovery.recover(journal, self._link, host=host)
         pulse = Pulse()
         self._sender = Sender(self._outbox, self._link, host=host)
         self._inventory = InventoryWatch(

@@ -145,6 +145,26 @@ class Journal:
             results.failure_meta(claim.run_id, state="failed", kind=kind, message=message, date_done=self._date_done()),
         )
 
+    def waiting(self) -> list[tuple[str, str]]:
+        """Return runs that were accepted and have not begun, with their queue items, the newest first."""
+        with self._store.transaction() as transaction:
+            return transaction.execute(
+                "SELECT run_id, item FROM journal WHERE state = 'accepted' ORDER BY accepted_at DESC, rowid DESC"
+            ).fetchall()
+
+    def hand_back(self, run_id: str) -> None:
+        """Forget a run that has not begun, because its message is in the queue again."""
+        with self._store.transaction() as transaction:
+            transaction.execute("DELETE FROM journal WHERE run_id = ? AND state = 'accepted'", (run_id,))
+
+    def interrupted(self) -> list[Claim]:
+        """Return runs that have begun and not finished, the oldest first."""
+        with self._store.transaction() as transaction:
+            rows = transaction.execute(
+                "SELECT run_id, attempt, task, envelope FROM journal WHERE state = 'started' ORDER BY started_at"
+            ).fetchall()
+        return [Claim(run_id, attempt, task, Envelope.model_validate_json(e)) for run_id, attempt, task, e in rows]
+
     def _finish(self, claim: Claim, kind: Kind, data: dict[str, Any], result: dict[str, Any]) -> None:
         with self._store.transaction() as transaction:
             finished = transaction.execute(

@@ -363,3 +363,34 @@ def test_heartbeats_go_on_while_the_pool_is_full(system: System, docker_engine: 
     assert beat.loop_age_seconds is not None
     assert beat.loop_age_seconds < 3
     assert beat.docker_reachable is True
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(180)
+def test_after_kill_9_what_had_begun_is_interrupted_and_what_had_not_runs_once(
+    system: System, docker_engine: PrivateEngine
+) -> None:
+    client = docker_engine.client()
+    client.containers.run(IMAGE, ["/bin/sleep", "300"], name="stubborn", detach=True)  # pid 1 ignores SIGTERM
+    client.close()
+    system.start_control()
+    system.enroll("h1")
+    worker = system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url, FLEET_CONCURRENCY="1")
+    begun = system.fleet.push(
+        "fleet.containers.stop", on="h1", arguments={"container": "stubborn", "timeout_seconds": 60}
+    )
+    system.record(begun.run_ids[0], state="running")
+    waiting = [system.fleet.push("fleet.host.ping", on="h1", arguments={"echo": str(n)}) for n in range(3)]
+    worker.stop(number=signal.SIGKILL)
+    system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url)
+    for batch in waiting:
+        (outcome,) = batch.wait(timeout=15)
+        assert outcome.state == "succeeded"
+    (outcome,) = begun.wait(timeout=15)
+    assert isinstance(outcome.error, errors.TaskFailed)
+    assert outcome.error.kind == "interrupted"
+    assert system.record(begun.run_ids[0], state="failed").error["kind"] == "interrupted"  # type: ignore[index]
+    for batch in waiting:
+        system.record(batch.run_ids[0], state="succeeded")
+        assert [event.event for event in system.life(batch.run_ids[0])].count("run.started") == 1
+    assert system.events("report.missing") == []
