@@ -117,7 +117,7 @@ class Journal:
 
     def progress(self, claim: Claim, *, step: str, percent: float | None) -> None:
         """Report how far a run is."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             self._outbox.add(
                 transaction,
                 Kind.RUN_PROGRESSED,
@@ -147,7 +147,7 @@ class Journal:
 
     def waiting(self) -> list[tuple[str, str]]:
         """Return runs that were accepted and have not begun, with their queue items, the newest first."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             return transaction.execute(
                 "SELECT run_id, item FROM journal WHERE state = 'accepted' ORDER BY accepted_at DESC, rowid DESC"
             ).fetchall()
@@ -159,7 +159,7 @@ class Journal:
 
     def interrupted(self) -> list[Claim]:
         """Return runs that have begun and not finished, the oldest first."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             rows = transaction.execute(
                 "SELECT run_id, attempt, task, envelope FROM journal WHERE state = 'started' ORDER BY started_at"
             ).fetchall()

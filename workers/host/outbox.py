@@ -80,7 +80,7 @@ class Outbox:
 
     def unsent(self, limit: int = 200) -> list[Outgoing]:
         """Return the oldest reports that have not been handed to the broker."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             rows = transaction.execute(
                 "SELECT epoch, seq, report, run_id, result FROM outbox WHERE sent = 0 ORDER BY epoch, seq LIMIT ?",
                 (limit,),
@@ -89,18 +89,18 @@ class Outbox:
 
     def mark_sent(self, reports: list[Outgoing]) -> None:
         """Remember that the broker has these."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             transaction.executemany(
                 "UPDATE outbox SET sent = 1 WHERE epoch = ? AND seq = ?", [(r.epoch, r.seq) for r in reports]
             )
 
     def acknowledge(self, epoch: int, seq: int) -> None:
         """Let go of all reports up to this one: the control plane has recorded them."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             transaction.execute("DELETE FROM outbox WHERE epoch < ? OR (epoch = ? AND seq <= ?)", (epoch, epoch, seq))
 
     def backlog(self) -> int:
         """Return how many reports the broker does not have yet."""
-        with self._store.transaction() as transaction:
+        with self._store.transaction(durable=False) as transaction:
             (count,) = transaction.execute("SELECT count(*) FROM outbox WHERE sent = 0").fetchone()
         return int(count)

@@ -67,8 +67,6 @@ class Store:
 
     def _prepare(self, host: str) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
-        # A claim must survive power loss, or a task with effects could run twice.
-        self._connection.execute("PRAGMA synchronous = FULL")
         (application_id,) = self._connection.execute("PRAGMA application_id").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -94,9 +92,14 @@ class Store:
         )
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block in one durable transaction: all of it, or nothing."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run the block in one transaction: all of it, or nothing.
+
+        A durable one survives power loss. The others survive the end of the process, and cost no fsync: they are for
+        what may be forgotten without harm, such as that a report was sent.
+        """
         with self._lock:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
