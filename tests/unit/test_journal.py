@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from workers.host.store import Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "journal.db", host="h1")
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "journal.db", host="h1")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

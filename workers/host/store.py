@@ -56,8 +56,12 @@ class Store:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            path.chmod(0o600)
-            self._prepare(host)
+            try:
+                path.chmod(0o600)
+                self._prepare(host)
+            except BaseException:
+                self._connection.close()
+                raise
         except sqlite3.DatabaseError as exc:
             raise errors.LocalFault(
                 f"journal {path}: {exc}",
