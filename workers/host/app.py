@@ -32,7 +32,7 @@ from fleet.contracts.enrollment import Credential
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
 from workers.host import epoch, facts, pipeline
-from workers.host.consumer import HostConsumer, PulseStep
+from workers.host.consumer import HostConsumer, PulseStep, put_aside
 from workers.host.control import ControlList
 from workers.host.engine import Engine
 from workers.host.guard import Guard
@@ -235,7 +235,7 @@ def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.
             "polling_interval": 5,  # how long a BLMOVE waits; an idle host asks that seldom
             "inbox": names.inbox(host, number),
             "former_inboxes": former,
-            "on_malformed": guard.malformed,
+            "on_malformed": partial(put_aside, guard),
             "link": link,
         },
         result_backend="disabled://",  # the outbox writes results

@@ -21,8 +21,8 @@ from fleet import logs
 
 log = logs.get(__name__)
 
-#: What the callback for items that are no messages is given: the item, and why.
-OnMalformed = Callable[[bytes, str], None]
+#: Takes note of an item that is no message, and why; says whether it may now leave the inbox.
+OnMalformed = Callable[[bytes, str], bool]
 
 
 class Channel(kombu_redis.Channel):
@@ -97,12 +97,18 @@ class Channel(kombu_redis.Channel):
         """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`, out of the inbox."""
         try:
             payload = json.loads(item)
+            if payload["headers"].get("compression"):  # kombu would unpack it, to any size, before anybody has looked
+                raise ValueError("compressed")
             payload["properties"]["delivery_tag"] = str(next(self._tags))
             message: Any = self.Message(payload, channel=self)
             message.item = item
+            if not isinstance(message.delivery_info, dict):
+                raise TypeError("delivery_info is no object")
+            if message.errors:  # a body without UTF-8 form; Celery would drop it without a word
+                raise message.errors[0][1]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})")
-            self.settle(item)
+            if self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})"):
+                self.settle(item)
             return
         self.qos.append(message, message.delivery_tag)
         self._callback(message)

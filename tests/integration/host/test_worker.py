@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 from celery import group
@@ -136,8 +137,14 @@ def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -
         b'{"properties": {}, "headers": {"id": "h1:x", "task": "fleet.host.ping"}, "body": "[[],{},{}]"}',
         b"[" * 100_000,
         b'"' + b"x" * 600_000 + b'"',
+        b'{"properties": {"delivery_info": ["x"]}, "headers": {}, "body": "[[],{},{}]"}',
+        b'{"properties": {"delivery_info": {}}, "headers": {"compression": "zlib"}, "body": "x"}',
+        b'{"properties": {"delivery_info": {}}, "headers": {}, "body": "\\ud800"}',
     ],
-    ids=["text", "bytes", "list", "empty", "no headers", "list headers", "bad base64", "bad id", "deep", "large"],
+    ids=[
+        *("text", "bytes", "list", "empty", "no headers", "list headers", "bad base64", "bad id", "deep", "large"),
+        *("list delivery", "compressed", "surrogate"),
+    ],
 )
 def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
     system: System, host: str, item: bytes
@@ -166,6 +173,13 @@ def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
         (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
         (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
         (lambda m: m["headers"]["fleet"].update(v=2), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(metadata={"x": json.loads("[" * 300 + "]" * 300)}), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(metadata={"x": "\ud800"}), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(not_after=-1e300), "malformed"),
+        (lambda m: m.update(body='[[], {"\\ud800": "x"}, {}]'), "invalid_arguments"),
+        (lambda m: m.update({"content-type": "application/x-python-serialize"}), "malformed"),
+        (lambda m: m["headers"].update(eta="2099-01-01T00:00:00+00:00"), "malformed"),
+        (lambda m: m["headers"].update(expires=1), "malformed"),
     ],
 )
 def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
@@ -183,6 +197,24 @@ def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
     assert run.error["kind"] == reason
     with pytest.raises(errors.TaskRejected):
         system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+
+
+@pytest.mark.parametrize(
+    "encode", [lambda t: t.encode("utf-16"), lambda t: t.replace("bob", "\ud800").encode("utf-8", "surrogatepass")]
+)
+def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
+    system: System, host: str, encode: Callable[[str], bytes]
+) -> None:
+    """Python reads both as JSON, and the journal stores neither."""
+    system.parts[0].process.send_signal(signal.SIGSTOP)
+    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
+    run_id = names.new_run_id(host)
+    template["headers"].update(id=run_id, origin="bob")
+    system.redis.lpush(names.queue(host), encode(json.dumps(template)))
+    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
+    assert outcome.state == "succeeded"
+    system.parts[0].process.send_signal(signal.SIGCONT)
+    assert system.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
 
 
 def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
