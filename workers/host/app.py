@@ -37,6 +37,7 @@ from workers.host.control import ControlList
 from workers.host.engine import Engine
 from workers.host.guard import Guard
 from workers.host.heartbeat import HeartbeatWriter
+from workers.host.inboxes import InboxMemory
 from workers.host.inventory import InventoryWatch
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
@@ -48,8 +49,8 @@ from workers.host.tasks.registry import performers
 
 log = logs.get(__name__)
 
-#: Former sessions whose inboxes are looked into at the start; each is empty unless its session ended badly.
-_FORMER_INBOXES = 8
+#: Former sessions whose inboxes are looked into by a journal that remembers none.
+_FORMER_INBOXES = 1000
 #: How long a clean stop tries to hand the last reports to the broker.
 _FAREWELL = timedelta(seconds=1.5)
 
@@ -130,7 +131,7 @@ class HostWorker:
         guard = Guard(
             host=host, tasks=offered, journal=journal, outbox=self._outbox, clock=broker_clock, client=self._link
         )
-        self._app = _celery(host, broker_url, number, guard, self._link)
+        self._app = _celery(host, broker_url, guard, self._link, InboxMemory(store, epoch=number))
         self._app.task(name=schedule.HEARTBEAT_TASK, ignore_result=True, shared=False)(heartbeat.write)
         pipeline.register(self._app, pipeline.Pipeline(host=host, journal=journal, performers=offered, engine=engine))
         self._app.steps["consumer"].add(PulseStep)
@@ -222,8 +223,9 @@ def _nothing() -> None:
     """Be called by the event loop, which has then woken up."""
 
 
-def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.Redis") -> Celery:
-    former = tuple(names.inbox(host, old) for old in range(number - 1, max(0, number - 1 - _FORMER_INBOXES), -1))
+def _celery(host: str, broker_url: str, guard: Guard, link: "redis.Redis", memory: InboxMemory) -> Celery:
+    oldest = memory.oldest() or max(1, memory.epoch - _FORMER_INBOXES)
+    former = tuple(names.inbox(host, old) for old in range(memory.epoch - 1, oldest - 1, -1))
     queue = kombu.Queue(names.queue(host), kombu.Exchange(""), names.queue(host), no_declare=True)
     return broker_app.make(
         f"fleet-{host}",
@@ -233,9 +235,10 @@ def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.
             "client_name": f"fleet-{host}",
             "fanout_prefix": names.fanout_prefix(host),
             "polling_interval": 5,  # how long a BLMOVE waits; an idle host asks that seldom
-            "inbox": names.inbox(host, number),
+            "inbox": names.inbox(host, memory.epoch),
             "former_inboxes": former,
             "on_malformed": partial(put_aside, guard),
+            "on_reconciled": memory.reconciled,
             "link": link,
         },
         result_backend="disabled://",  # the outbox writes results

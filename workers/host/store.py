@@ -106,7 +106,10 @@ class Store:
                 raise
 
     def remember(self, transaction: sqlite3.Connection, key: str, value: str) -> None:
-        """Set one of the few single values: `host`, `epoch` of the newest session, `seq` of its newest report."""
+        """Set one of the few single values.
+
+        `host`; `epoch` of the newest session and `seq` of its newest report; `reconciled` (see `workers.host.inboxes`).
+        """
         transaction.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
         )

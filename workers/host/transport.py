@@ -34,11 +34,13 @@ class Channel(kombu_redis.Channel):
     do_restore = False
     body_encoding: Any = None
 
-    #: Transport options: keys of this session's inbox and of former sessions', what is told of items that are no
-    #: messages, and the client that empties the inbox (shared with the worker's other parts: connections are few).
+    #: Transport options: keys of this session's inbox and of former sessions'; what is told of items that are no
+    #: messages, and when the former inboxes are empty; and the client that empties inboxes (shared with the worker's
+    #: other parts: connections are few).
     inbox: str
     former_inboxes: tuple[str, ...] = ()
     on_malformed: OnMalformed
+    on_reconciled: Callable[[], None]
     link: "redis.Redis"
 
     from_transport_options = (
@@ -46,6 +48,7 @@ class Channel(kombu_redis.Channel):
         "inbox",
         "former_inboxes",
         "on_malformed",
+        "on_reconciled",
         "link",
     )
 
@@ -61,10 +64,16 @@ class Channel(kombu_redis.Channel):
 
     def reconcile(self) -> None:
         """Put back into the queue, in order, what was handed over and never settled."""
-        for inbox in (self.inbox, *self.former_inboxes):
+        inboxes = (self.inbox, *self.former_inboxes)
+        with self.link.pipeline(transaction=False) as pipe:
+            for inbox in inboxes:
+                pipe.llen(inbox)
+            lengths = pipe.execute()
+        for inbox, length in zip(inboxes, lengths, strict=True):
             # The newest lies at the left: moved first, it ends up behind the older ones.
-            while self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
+            while length and self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
                 pass
+        self.on_reconciled()
 
     def settle(self, item: bytes) -> None:
         """Remove an item from the inbox; the journal has it, or it was refused for good."""

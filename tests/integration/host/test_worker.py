@@ -274,6 +274,20 @@ def test_what_a_dead_session_left_in_its_inbox_runs_once_in_the_next(system: Sys
     assert system.redis.llen(names.inbox(host, 1)) == 0
 
 
+def test_an_inbox_is_found_however_many_sessions_ended_before_one_consumed(system: System, host: str) -> None:
+    """A session that fails at its start, on a full disk say, has taken its epoch already."""
+    control, worker = system.parts
+    assert worker.stop() == 0
+    control.process.send_signal(signal.SIGSTOP)
+    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
+    system.redis.set(names.epoch(host), 50)
+    control.process.send_signal(signal.SIGCONT)
+    system.start_worker(host)
+    (outcome,) = batch.wait(timeout=10)
+    assert outcome.state == "succeeded"
+
+
 def test_a_second_worker_of_the_same_host_is_refused_and_the_first_goes_on(system: System, host: str) -> None:
     second = system.run("worker", "--host-id", host)
     assert second.process.wait(20) == 1
