@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 import warnings
@@ -67,6 +68,10 @@ def main(settings: Settings, *, host: str, credential: Credential) -> int:
         store = Store(settings.host_dir(host) / "journal.db", host=host)
         try:
             return HostWorker(settings, host=host, broker_url=broker_url, store=store).run()
+        except sqlite3.Error as exc:
+            raise errors.LocalFault(
+                f"journal {store.path}: cannot be written ({exc})", remedy="free some space, or mend the disk"
+            ) from exc
         finally:
             store.close()
 
@@ -93,7 +98,7 @@ class HostWorker:
         started_at = clock.now()
         broker_clock = clock.BrokerClock()
         self._link = connect(broker_url, name=f"{host}-link", timeout=timedelta(seconds=3))
-        number = self._take_epoch(broker_url, store)
+        number = self._take_epoch(broker_url, store, broker_clock)
 
         engine = Engine(settings.resolved_docker_url)
         detected = facts.detect(settings, engine)
@@ -173,10 +178,10 @@ class HostWorker:
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         # Celery would start the program anew at a hang-up; a supervisor's hang-up means stop.
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        self._beat.start()
         self._outbox.report(
             Kind.HOST_REGISTERED, {"facts": self._facts.model_dump(mode="json"), "version": self._facts.fleet_version}
         )
-        self._beat.start()
         log.info("worker.started", host=self._host, epoch=self._outbox.epoch, docker=self._facts.docker_version)
 
     def _wake_loop(self, **_: Any) -> None:
@@ -198,17 +203,22 @@ class HostWorker:
             self._heartbeat.clear()
         except redis.RedisError as exc:
             log.warning("presence.uncleared", error=str(exc), next="the key runs out by itself")
-        self._outbox.report(Kind.HOST_DEREGISTERED)
+        try:
+            self._outbox.report(Kind.HOST_DEREGISTERED)
+        except sqlite3.Error as exc:  # often the very reason to end
+            log.warning("outbox.unwritable", error=str(exc), next="the sign-off is not on record")
         self._sender.stop(timeout=_FAREWELL)
         log.info("worker.stopped", host=self._host)
 
-    def _take_epoch(self, broker_url: str, store: Store) -> int:
-        """Take the session's epoch, waiting for a broker that is away."""
+    def _take_epoch(self, broker_url: str, store: Store, broker_clock: clock.BrokerClock) -> int:
+        """Take the session's epoch and the broker's time, waiting for a broker that is away."""
         known = int(store.recall("epoch") or 0)
         failing = False
         while True:
             try:
                 with translated(broker_url):
+                    measured: Any = self._link.time()  # the queue is read before the first heartbeat measures it
+                    broker_clock.measure(measured)
                     return epoch.take(self._link, self._host, at_least=known)
             except errors.BrokerRefused:
                 raise
