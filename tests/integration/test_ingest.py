@@ -13,6 +13,7 @@ from fleet.contracts.reports import Kind
 from fleet.models import AuditEvent
 from tests import factories
 from tests.services.broker import Broker
+from workers.control import recording
 from workers.control.ingest import Ingest
 
 
@@ -330,3 +331,11 @@ def test_a_lost_mark_is_made_good_by_looking_at_every_list(
     client.delete(names.REPORTS_DIRTY)
     ingest.sweep()
     assert ingest.step(), "now the principal is known"
+
+
+def test_a_hosts_report_that_cannot_be_stored_is_acknowledged_all_the_same(ingest: Ingest, engine: Engine) -> None:
+    """It is on record as refused; the host would keep it for ever else, were it the last of its session."""
+    *_, last = factories.life(names.new_run_id("edge-1"))
+    with db.session(engine) as session:
+        recorded = recording.refuse(session, "edge-1", last.model_dump_json().encode(), "cannot be stored")
+    assert recorded.taken_in == {"edge-1": {last.epoch: last.seq}}

@@ -177,3 +177,21 @@ def test_a_run_that_has_begun_is_never_handed_back(journal: Journal) -> None:
     assert claim is not None
     journal.fail(claim, kind="interrupted", message="x", duration_seconds=0.0)
     assert journal.interrupted() == []
+
+
+def test_an_acknowledgement_of_one_session_lets_go_of_no_other_ones_reports(store: Store, outbox: Outbox) -> None:
+    outbox.report(Kind.HOST_REGISTERED)
+    later = Outbox(store, host="h1", epoch=2, clock=BrokerClock())
+    later.report(Kind.HOST_REGISTERED)
+    later.acknowledge(2, 1)
+    assert [(out.epoch, out.seq) for out in later.unsent()] == [(1, 1)]
+
+
+def test_a_transaction_that_cannot_be_committed_leaves_the_journal_usable(store: Store, outbox: Outbox) -> None:
+    with store.transaction() as transaction:
+        transaction.execute("CREATE TABLE child (x REFERENCES meta DEFERRABLE INITIALLY DEFERRED)")
+    store._connection.execute("PRAGMA foreign_keys = ON")
+    with pytest.raises(sqlite3.IntegrityError), store.transaction() as transaction:
+        transaction.execute("INSERT INTO child VALUES ('nobody')")  # found out by COMMIT, as a full disk may be
+    outbox.report(Kind.HOST_REGISTERED)
+    assert kinds(outbox) == [Kind.HOST_REGISTERED]

@@ -101,12 +101,14 @@ def refuse(session: Session, sender: str, item: bytes, reason: str) -> Recorded:
     """Put one item aside that the database would not take, and count its number as taken in."""
     db.take(session, db.Lock.INGEST)
     found = reading.read(item, sender)
+    taken_in: dict[str, dict[int, int]] = {}
     if found.epoch and found.seq and inventory.accepted(session, [sender]):
-        newest = _load_cursors(session, [sender]).get((sender, found.epoch), 0)
-        _store_cursors(session, {(sender, found.epoch): max(newest, found.seq)})
+        newest = max(_load_cursors(session, [sender]).get((sender, found.epoch), 0), found.seq)
+        _store_cursors(session, {(sender, found.epoch): newest})
+        taken_in = {sender: {found.epoch: newest}}
     digest = {"size": len(item), "sha256": hashlib.sha256(item).hexdigest()}
     entry = _refusal(sender, found.epoch, found.seq, {"reason": reason, **digest})
-    return Recorded(audit.record_many(session, [entry]), {})
+    return Recorded(audit.record_many(session, [entry]), taken_in)
 
 
 def refuse_strangers(session: Session, senders: Sequence[bytes]) -> Recorded:

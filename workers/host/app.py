@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 import warnings
@@ -32,11 +33,12 @@ from fleet.contracts.enrollment import Credential
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
 from workers.host import epoch, facts, pipeline, recovery
-from workers.host.consumer import HostConsumer, PulseStep
+from workers.host.consumer import HostConsumer, PulseStep, put_aside
 from workers.host.control import ControlList
 from workers.host.engine import Engine
 from workers.host.guard import Guard
 from workers.host.heartbeat import HeartbeatWriter
+from workers.host.inboxes import InboxMemory
 from workers.host.inventory import InventoryWatch
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
@@ -48,8 +50,8 @@ from workers.host.tasks.registry import performers
 
 log = logs.get(__name__)
 
-#: Former sessions whose inboxes are looked into at the start; each is empty unless its session ended badly.
-_FORMER_INBOXES = 8
+#: Former sessions whose inboxes are looked into by a journal that remembers none.
+_FORMER_INBOXES = 1000
 #: How long a clean stop tries to hand the last reports to the broker.
 _FAREWELL = timedelta(seconds=1.5)
 
@@ -66,6 +68,10 @@ def main(settings: Settings, *, host: str, credential: Credential) -> int:
         store = Store(settings.host_dir(host) / "journal.db", host=host)
         try:
             return HostWorker(settings, host=host, broker_url=broker_url, store=store).run()
+        except sqlite3.Error as exc:
+            raise errors.LocalFault(
+                f"journal {store.path}: cannot be written ({exc})", remedy="free some space, or mend the disk"
+            ) from exc
         finally:
             store.close()
 
@@ -92,7 +98,7 @@ class HostWorker:
         started_at = clock.now()
         broker_clock = clock.BrokerClock()
         self._link = connect(broker_url, name=f"{host}-link", timeout=timedelta(seconds=3))
-        number = self._take_epoch(broker_url, store)
+        number = self._take_epoch(broker_url, store, broker_clock)
 
         engine = Engine(settings.resolved_docker_url)
         detected = facts.detect(settings, engine)
@@ -132,7 +138,7 @@ class HostWorker:
         guard = Guard(
             host=host, tasks=offered, journal=journal, outbox=self._outbox, clock=broker_clock, client=self._link
         )
-        self._app = _celery(host, broker_url, number, guard, self._link)
+        self._app = _celery(host, broker_url, guard, self._link, InboxMemory(store, epoch=number))
         self._app.task(name=schedule.HEARTBEAT_TASK, ignore_result=True, shared=False)(heartbeat.write)
         pipeline.register(self._app, pipeline.Pipeline(host=host, journal=journal, performers=offered, engine=engine))
         self._app.steps["consumer"].add(PulseStep)
@@ -174,10 +180,10 @@ class HostWorker:
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         # Celery would start the program anew at a hang-up; a supervisor's hang-up means stop.
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        self._beat.start()
         self._outbox.report(
             Kind.HOST_REGISTERED, {"facts": self._facts.model_dump(mode="json"), "version": self._facts.fleet_version}
         )
-        self._beat.start()
         log.info("worker.started", host=self._host, epoch=self._outbox.epoch, docker=self._facts.docker_version)
 
     def _wake_loop(self, **_: Any) -> None:
@@ -199,17 +205,22 @@ class HostWorker:
             self._heartbeat.clear()
         except redis.RedisError as exc:
             log.warning("presence.uncleared", error=str(exc), next="the key runs out by itself")
-        self._outbox.report(Kind.HOST_DEREGISTERED)
+        try:
+            self._outbox.report(Kind.HOST_DEREGISTERED)
+        except sqlite3.Error as exc:  # often the very reason to end
+            log.warning("outbox.unwritable", error=str(exc), next="the sign-off is not on record")
         self._sender.stop(timeout=_FAREWELL)
         log.info("worker.stopped", host=self._host)
 
-    def _take_epoch(self, broker_url: str, store: Store) -> int:
-        """Take the session's epoch, waiting for a broker that is away."""
+    def _take_epoch(self, broker_url: str, store: Store, broker_clock: clock.BrokerClock) -> int:
+        """Take the session's epoch and the broker's time, waiting for a broker that is away."""
         known = int(store.recall("epoch") or 0)
         failing = False
         while True:
             try:
                 with translated(broker_url):
+                    measured: Any = self._link.time()  # the queue is read before the first heartbeat measures it
+                    broker_clock.measure(measured)
                     return epoch.take(self._link, self._host, at_least=known)
             except errors.BrokerRefused:
                 raise
@@ -224,8 +235,9 @@ def _nothing() -> None:
     """Be called by the event loop, which has then woken up."""
 
 
-def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.Redis") -> Celery:
-    former = tuple(names.inbox(host, old) for old in range(number - 1, max(0, number - 1 - _FORMER_INBOXES), -1))
+def _celery(host: str, broker_url: str, guard: Guard, link: "redis.Redis", memory: InboxMemory) -> Celery:
+    oldest = memory.oldest() or max(1, memory.epoch - _FORMER_INBOXES)
+    former = tuple(names.inbox(host, old) for old in range(memory.epoch - 1, oldest - 1, -1))
     queue = kombu.Queue(names.queue(host), kombu.Exchange(""), names.queue(host), no_declare=True)
     return broker_app.make(
         f"fleet-{host}",
@@ -235,9 +247,10 @@ def _celery(host: str, broker_url: str, number: int, guard: Guard, link: "redis.
             "client_name": f"fleet-{host}",
             "fanout_prefix": names.fanout_prefix(host),
             "polling_interval": 5,  # how long a BLMOVE waits; an idle host asks that seldom
-            "inbox": names.inbox(host, number),
+            "inbox": names.inbox(host, memory.epoch),
             "former_inboxes": former,
-            "on_malformed": guard.malformed,
+            "on_malformed": partial(put_aside, guard),
+            "on_reconciled": memory.reconciled,
             "link": link,
         },
         result_backend="disabled://",  # the outbox writes results

@@ -34,11 +34,10 @@ class HostConsumer(Consumer):
 
         def on_task_received(message: Any) -> None:
             try:
-                run_id = self._guard.admit(message.item, message.headers, message.body)
+                form = (message.content_type, message.content_encoding)
+                run_id = self._guard.admit(message.item, message.headers, message.body, form=form)
             except JournalUnusable as exc:
-                # The cause is a full or broken disk; a traceback would not say more.
-                log.error("journal.failed", error=str(exc), next="the worker ends; messages stay")  # noqa: TRY400
-                state.should_stop = os.EX_IOERR  # type: ignore[assignment]  # the stubs know None only
+                end_worker(exc)
                 return
             try:
                 message.channel.settle(message.item)
@@ -47,8 +46,15 @@ class HostConsumer(Consumer):
                 log.warning("inbox.unsettled", run=run_id, error=str(exc))
             if run_id is None:
                 message.ack()
-            else:
+                return
+            try:
                 deliver(message)
+            except Exception as exc:
+                log.exception("run.undelivered", run=run_id)
+                try:
+                    self._guard.give_up(run_id, f"{type(exc).__name__}: {exc}")
+                except JournalUnusable as unusable:
+                    end_worker(unusable)
 
         return on_task_received
 
@@ -67,6 +73,23 @@ class HostConsumer(Consumer):
             log.info("broker.regained")
         self._on_connected()  # the broker may have lost our presence; do not wait for the next heartbeat
         return connection
+
+
+def put_aside(guard: Guard, item: bytes, problem: str) -> bool:
+    """Take note of an item that is no message; False where the journal cannot, and the worker ends."""
+    try:
+        guard.malformed(item, problem)
+    except JournalUnusable as exc:
+        end_worker(exc)
+        return False
+    return True
+
+
+def end_worker(exc: JournalUnusable) -> None:
+    """Have the worker end soon; what is not in the journal stays in the inbox."""
+    # The cause is a full or broken disk; a traceback would not say more.
+    log.error("journal.failed", error=str(exc), next="the worker ends; messages stay")
+    state.should_stop = os.EX_IOERR  # type: ignore[assignment]  # the stubs know None only
 
 
 def _stop_if_asked() -> None:

@@ -5,12 +5,14 @@ then removed; every action may be repeated without harm.
 """
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import redis
+from redis.client import NEVER_DECODE
 
 from fleet import logs, names
 
@@ -43,11 +45,13 @@ class ControlList:
             self._thread.join(timeout.total_seconds())
 
     def _run(self) -> None:
+        command: Any = self._client.execute_command
         failing = False
         while not self._stopping.is_set():
             try:
                 # Moving the oldest item onto itself waits for one and leaves it where it is.
-                item: Any = self._client.blmove(self._key, self._key, _BLOCK_SECONDS, src="RIGHT", dest="RIGHT")
+                # Foreign bytes: a client that decodes would fail on them, and end this thread.
+                item = command("BLMOVE", self._key, self._key, "RIGHT", "RIGHT", _BLOCK_SECONDS, **{NEVER_DECODE: True})
                 if item is not None:
                     self.handle(item)
                     self._client.lrem(self._key, -1, item)
@@ -60,7 +64,7 @@ class ControlList:
                 failing = False
         self.stopped.set()
 
-    def handle(self, item: str) -> None:
+    def handle(self, item: str | bytes) -> None:
         """Act upon one message; what cannot be read is logged and dropped."""
         try:
             message = json.loads(item)
@@ -70,5 +74,7 @@ class ControlList:
             return
         try:
             handler(message)
+        except sqlite3.Error as exc:
+            log.warning("control.failed", kind=message["kind"], error=str(exc), next="the message is dropped")
         except Exception:
             log.exception("control.failed", kind=message["kind"])

@@ -14,9 +14,9 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
-from fleet import errors, logs, names
+from fleet import canonical, errors, logs, names
 from fleet.broker.channel import MAX_MESSAGE_BYTES
-from fleet.clock import BrokerClock
+from fleet.clock import BrokerClock, from_unix
 from fleet.contracts import registry
 from fleet.contracts.envelope import HEADER, VERSION, Envelope
 from fleet.contracts.reports import Kind
@@ -29,6 +29,12 @@ log = logs.get(__name__)
 DEAD_LETTERS = 1000
 #: How much of a refused item is kept.
 DEAD_LETTER_BYTES = 8192
+#: The longest detail of a refusal, in characters; it may quote what was refused.
+_MOST_DETAIL = 2000
+#: How a body is written; Celery would read others too, after the run is in the journal.
+_JSON = ("application/json", "utf-8")
+#: Headers by which Celery delays, drops or unpacks a message on its own, beside the journal.
+_ACTED_UPON = ("eta", "expires", "timelimit", "compression")
 
 
 class Refusal(Exception):
@@ -41,7 +47,11 @@ class Refusal(Exception):
 
 
 class Expired(Exception):
-    """The message came too late."""
+    """The message came after `at`, the last moment for it, in unix seconds."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__(at)
+        self.at = at
 
 
 @dataclass
@@ -51,6 +61,8 @@ class Candidate:
     item: bytes
     headers: dict[str, Any]
     body: Any
+    #: content type and encoding
+    form: tuple[Any, Any] = _JSON
     run_id: str = ""
     task: str = ""
     envelope: Envelope | None = None
@@ -85,41 +97,62 @@ class Guard:
             self.read_envelope,
             self.refuse_misdirected,
             self.refuse_unknown_task,
+            self.refuse_foreign_form,
             self.check_arguments,
             self.refuse_late,
         )
 
-    def admit(self, item: bytes, headers: Any, body: Any) -> str | None:
+    def admit(self, item: bytes, headers: Any, body: Any, *, form: tuple[Any, Any] = _JSON) -> str | None:
         """Pass a message through all steps and journal it; return its run id, or None where it must not run.
 
-        Raises `JournalUnusable` where this could not be written down.
+        `form` is the content type and encoding that the message names. Raises `JournalUnusable` where this could not
+        be written down.
         """
-        candidate = Candidate(item, headers if isinstance(headers, dict) else {}, body)
+        candidate = Candidate(item, headers if isinstance(headers, dict) else {}, body, form)
         try:
-            try:
-                for step in self.steps:
-                    step(candidate)
-            except Refusal as refusal:
-                self._refuse(candidate, refusal)
-                return None
-            except Expired:
-                assert candidate.envelope is not None
-                self._journal.expire(candidate.run_id, expired_at=candidate.envelope.not_after or 0.0)
-                return None
-            assert candidate.envelope is not None
-            accepted = self._journal.accept(
-                candidate.run_id, task=candidate.task, envelope=candidate.envelope, item=item.decode()
-            )
+            return self._judge(candidate)
         except sqlite3.Error as exc:
             raise JournalUnusable(str(exc)) from exc
+
+    def _judge(self, candidate: Candidate) -> str | None:
+        try:
+            for step in self.steps:
+                step(candidate)
+            assert candidate.envelope is not None
+            accepted = self._journal.accept(
+                candidate.run_id, task=candidate.task, envelope=candidate.envelope, item=candidate.item.decode()
+            )
+        except Refusal as refusal:
+            self._refuse(candidate, refusal)
+            return None
+        except Expired as expired:
+            self._journal.expire(candidate.run_id, expired_at=expired.at)
+            return None
+        except sqlite3.Error:
+            raise
+        except Exception as exc:  # foreign text finds its ways; what crashed here would crash every session anew
+            log.exception("message.undigested", run=candidate.run_id or None)
+            self._refuse(candidate, Refusal("malformed", f"it cannot be written down ({type(exc).__name__}: {exc})"))
+            return None
         if not accepted:
             log.info("run.repeated", run=candidate.run_id, next="it is in the journal and runs once")
             return None
         return candidate.run_id
 
+    def give_up(self, run_id: str, problem: str) -> None:
+        """End a run that was admitted and cannot be handed to the pool; raises `JournalUnusable`."""
+        try:
+            if claim := self._journal.claim(run_id):
+                self._journal.fail(claim, kind="internal_error", message=canonical.text(problem), duration_seconds=0.0)
+        except sqlite3.Error as exc:
+            raise JournalUnusable(str(exc)) from exc
+
     def malformed(self, item: bytes, detail: str) -> None:
-        """Take note of a queue item that is no message at all."""
-        self._refuse(Candidate(item, {}, None), Refusal("malformed", detail))
+        """Take note of a queue item that is no message at all; raises `JournalUnusable`."""
+        try:
+            self._refuse(Candidate(item, {}, None), Refusal("malformed", detail))
+        except sqlite3.Error as exc:
+            raise JournalUnusable(str(exc)) from exc
 
     def refuse_oversized(self, candidate: Candidate) -> None:
         if len(candidate.item) > MAX_MESSAGE_BYTES:
@@ -156,6 +189,13 @@ class Guard:
             raise Refusal("unknown_task", f"this worker does not offer {task!r}")
         candidate.task = task
 
+    def refuse_foreign_form(self, candidate: Candidate) -> None:
+        if candidate.form != _JSON:
+            raise Refusal("malformed", "the body is not said to be JSON in UTF-8")
+        acted_upon = [name for name in _ACTED_UPON if candidate.headers.get(name) not in (None, [None, None])]
+        if acted_upon:
+            raise Refusal("malformed", f"a host does not take the header {acted_upon[0]}")
+
     def check_arguments(self, candidate: Candidate) -> None:
         try:
             args, arguments, embed = json.loads(candidate.body)
@@ -174,16 +214,21 @@ class Guard:
         assert candidate.envelope is not None
         not_after = candidate.envelope.not_after
         if not_after is not None and self._clock.now() > not_after:
-            raise Expired
+            try:
+                from_unix(not_after)
+            except (ValueError, OverflowError, OSError) as exc:
+                raise Refusal("malformed", "the envelope is wrong in: not_after") from exc
+            raise Expired(not_after)
 
     def _refuse(self, candidate: Candidate, refusal: Refusal) -> None:
-        log.warning("message.refused", run=candidate.run_id or None, reason=refusal.reason, detail=refusal.detail)
+        detail = canonical.text(refusal.detail)[:_MOST_DETAIL]
+        log.warning("message.refused", run=candidate.run_id or None, reason=refusal.reason, detail=detail)
         if candidate.run_id:
-            self._journal.refuse(candidate.run_id, reason=refusal.reason, detail=refusal.detail)
+            self._journal.refuse(candidate.run_id, reason=refusal.reason, detail=detail)
         else:
             self._outbox.report(
                 Kind.MESSAGE_REFUSED,
-                {"reason": refusal.reason, "detail": refusal.detail, "size": len(candidate.item)},
+                {"reason": refusal.reason, "detail": detail, "size": len(candidate.item)},
             )
         self._bury(candidate.item, refusal)
 

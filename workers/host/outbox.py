@@ -95,9 +95,13 @@ class Outbox:
             )
 
     def acknowledge(self, epoch: int, seq: int) -> None:
-        """Let go of all reports up to this one: the control plane has recorded them."""
+        """Let go of that session's reports up to this one: the control plane has recorded them.
+
+        Each session is acknowledged on its own: what a broker lost of an earlier one is kept, though a later one is
+        on record.
+        """
         with self._store.transaction(durable=False) as transaction:
-            transaction.execute("DELETE FROM outbox WHERE epoch < ? OR (epoch = ? AND seq <= ?)", (epoch, epoch, seq))
+            transaction.execute("DELETE FROM outbox WHERE epoch = ? AND seq <= ?", (epoch, seq))
 
     def backlog(self) -> int:
         """Return how many reports the broker does not have yet."""

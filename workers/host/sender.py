@@ -1,5 +1,6 @@
 """The sender: hands the outbox to the broker, in order, again and again until it has it."""
 
+import sqlite3
 import threading
 from datetime import timedelta
 
@@ -47,11 +48,9 @@ class Sender:
             try:
                 while reports := self._outbox.unsent():
                     self.send(reports)
-            except redis.RedisError as exc:
+            except (redis.RedisError, sqlite3.Error) as exc:  # the broker is away, or the disk is full
                 if not failing:
-                    log.warning(
-                        "outbox.delayed", error=str(exc), next="reports wait on disk and are sent when it is back"
-                    )
+                    log.warning("outbox.delayed", error=str(exc), next="reports wait on disk and are sent again")
                 failing = True
                 self._outbox.news.set()
                 self._stopping.wait(wait.total_seconds())

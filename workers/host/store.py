@@ -107,13 +107,16 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.rollback()
+                self._connection.rollback()  # a COMMIT that failed may leave its transaction open
                 raise
-            self._connection.execute("COMMIT")
 
     def remember(self, transaction: sqlite3.Connection, key: str, value: str) -> None:
-        """Set one of the few single values: `host`, `epoch` of the newest session, `seq` of its newest report."""
+        """Set one of the few single values.
+
+        `host`; `epoch` of the newest session and `seq` of its newest report; `reconciled` (see `workers.host.inboxes`).
+        """
         transaction.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
         )

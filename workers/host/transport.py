@@ -21,8 +21,8 @@ from fleet import logs
 
 log = logs.get(__name__)
 
-#: What the callback for items that are no messages is given: the item, and why.
-OnMalformed = Callable[[bytes, str], None]
+#: Takes note of an item that is no message, and why; says whether it may now leave the inbox.
+OnMalformed = Callable[[bytes, str], bool]
 
 
 class Channel(kombu_redis.Channel):
@@ -34,11 +34,13 @@ class Channel(kombu_redis.Channel):
     do_restore = False
     body_encoding: Any = None
 
-    #: Transport options: keys of this session's inbox and of former sessions', what is told of items that are no
-    #: messages, and the client that empties the inbox (shared with the worker's other parts: connections are few).
+    #: Transport options: keys of this session's inbox and of former sessions'; what is told of items that are no
+    #: messages, and when the former inboxes are empty; and the client that empties inboxes (shared with the worker's
+    #: other parts: connections are few).
     inbox: str
     former_inboxes: tuple[str, ...] = ()
     on_malformed: OnMalformed
+    on_reconciled: Callable[[], None]
     link: "redis.Redis"
 
     from_transport_options = (
@@ -46,6 +48,7 @@ class Channel(kombu_redis.Channel):
         "inbox",
         "former_inboxes",
         "on_malformed",
+        "on_reconciled",
         "link",
     )
 
@@ -61,10 +64,16 @@ class Channel(kombu_redis.Channel):
 
     def reconcile(self) -> None:
         """Put back into the queue, in order, what was handed over and never settled."""
-        for inbox in (self.inbox, *self.former_inboxes):
+        inboxes = (self.inbox, *self.former_inboxes)
+        with self.link.pipeline(transaction=False) as pipe:
+            for inbox in inboxes:
+                pipe.llen(inbox)
+            lengths = pipe.execute()
+        for inbox, length in zip(inboxes, lengths, strict=True):
             # The newest lies at the left: moved first, it ends up behind the older ones.
-            while self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
+            while length and self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
                 pass
+        self.on_reconciled()
 
     def settle(self, item: bytes) -> None:
         """Remove an item from the inbox; the journal has it, or it was refused for good."""
@@ -97,12 +106,18 @@ class Channel(kombu_redis.Channel):
         """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`, out of the inbox."""
         try:
             payload = json.loads(item)
+            if payload["headers"].get("compression"):  # kombu would unpack it, to any size, before anybody has looked
+                raise ValueError("compressed")
             payload["properties"]["delivery_tag"] = str(next(self._tags))
             message: Any = self.Message(payload, channel=self)
             message.item = item
+            if not isinstance(message.delivery_info, dict):
+                raise TypeError("delivery_info is no object")
+            if message.errors:  # a body without UTF-8 form; Celery would drop it without a word
+                raise message.errors[0][1]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})")
-            self.settle(item)
+            if self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})"):
+                self.settle(item)
             return
         self.qos.append(message, message.delivery_tag)
         self._callback(message)

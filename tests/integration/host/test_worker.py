@@ -1,10 +1,12 @@
 """A host worker as a process: what is pushed to it runs once, is answered, recorded, and told to whoever asks."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 from celery import group
@@ -136,8 +138,14 @@ def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -
         b'{"properties": {}, "headers": {"id": "h1:x", "task": "fleet.host.ping"}, "body": "[[],{},{}]"}',
         b"[" * 100_000,
         b'"' + b"x" * 600_000 + b'"',
+        b'{"properties": {"delivery_info": ["x"]}, "headers": {}, "body": "[[],{},{}]"}',
+        b'{"properties": {"delivery_info": {}}, "headers": {"compression": "zlib"}, "body": "x"}',
+        b'{"properties": {"delivery_info": {}}, "headers": {}, "body": "\\ud800"}',
     ],
-    ids=["text", "bytes", "list", "empty", "no headers", "list headers", "bad base64", "bad id", "deep", "large"],
+    ids=[
+        *("text", "bytes", "list", "empty", "no headers", "list headers", "bad base64", "bad id", "deep", "large"),
+        *("list delivery", "compressed", "surrogate"),
+    ],
 )
 def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
     system: System, host: str, item: bytes
@@ -166,6 +174,13 @@ def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
         (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
         (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
         (lambda m: m["headers"]["fleet"].update(v=2), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(metadata={"x": json.loads("[" * 300 + "]" * 300)}), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(metadata={"x": "\ud800"}), "malformed"),
+        (lambda m: m["headers"]["fleet"].update(not_after=-1e300), "malformed"),
+        (lambda m: m.update(body='[[], {"\\ud800": "x"}, {}]'), "invalid_arguments"),
+        (lambda m: m.update({"content-type": "application/x-python-serialize"}), "malformed"),
+        (lambda m: m["headers"].update(eta="2099-01-01T00:00:00+00:00"), "malformed"),
+        (lambda m: m["headers"].update(expires=1), "malformed"),
     ],
 )
 def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
@@ -183,6 +198,24 @@ def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
     assert run.error["kind"] == reason
     with pytest.raises(errors.TaskRejected):
         system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+
+
+@pytest.mark.parametrize(
+    "encode", [lambda t: t.encode("utf-16"), lambda t: t.replace("bob", "\ud800").encode("utf-8", "surrogatepass")]
+)
+def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
+    system: System, host: str, encode: Callable[[str], bytes]
+) -> None:
+    """Python reads both as JSON, and the journal stores neither."""
+    system.parts[0].process.send_signal(signal.SIGSTOP)
+    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
+    run_id = names.new_run_id(host)
+    template["headers"].update(id=run_id, origin="bob")
+    system.redis.lpush(names.queue(host), encode(json.dumps(template)))
+    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
+    assert outcome.state == "succeeded"
+    system.parts[0].process.send_signal(signal.SIGCONT)
+    assert system.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
 
 
 def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
@@ -251,6 +284,20 @@ def test_what_a_dead_session_left_in_its_inbox_runs_once_in_the_next(system: Sys
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
     assert system.redis.llen(names.inbox(host, 1)) == 0
+
+
+def test_an_inbox_is_found_however_many_sessions_ended_before_one_consumed(system: System, host: str) -> None:
+    """A session that fails at its start, on a full disk say, has taken its epoch already."""
+    control, worker = system.parts
+    assert worker.stop() == 0
+    control.process.send_signal(signal.SIGSTOP)
+    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
+    system.redis.set(names.epoch(host), 50)
+    control.process.send_signal(signal.SIGCONT)
+    system.start_worker(host)
+    (outcome,) = batch.wait(timeout=10)
+    assert outcome.state == "succeeded"
 
 
 def test_a_second_worker_of_the_same_host_is_refused_and_the_first_goes_on(system: System, host: str) -> None:
@@ -328,8 +375,9 @@ def test_a_journal_that_cannot_be_written_stops_the_worker_and_loses_nothing(sys
             system.fleet.push("fleet.host.ping", on="h1", offline="queue", arguments={"echo": "x" * 1000})
             for _ in range(20)
         ]
-        assert worker.process.wait(20) != 0
+        assert worker.process.wait(20) == os.EX_IOERR
         assert "journal.failed" in worker.log.read_text()
+        assert "Traceback" not in worker.log.read_text()
         (small / "filler").unlink()
         system.start_worker("h1", FLEET_STATE_DIR=str(small))
         for batch in batches:

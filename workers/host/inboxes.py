@@ -1,0 +1,40 @@
+"""Which sessions' inboxes may still hold messages: those since the last one that put all former ones back.
+
+A session takes its epoch before it can do anything, so there may be any number of them that ended (a full disk, a
+supervisor that tries again all night) before one consumes.
+"""
+
+import sqlite3
+
+from fleet import logs
+from workers.host.store import Store
+
+log = logs.get(__name__)
+
+_KEY = "reconciled"
+
+
+class InboxMemory:
+    """Remembers in the journal how far back a session has to look."""
+
+    def __init__(self, store: Store, *, epoch: int) -> None:
+        self._store = store
+        self.epoch = epoch
+        self._remembered = False
+
+    def oldest(self) -> int | None:
+        """Return the epoch of the oldest session whose inbox may hold something; None where nothing is known."""
+        remembered = self._store.recall(_KEY)
+        return int(remembered) if remembered else None
+
+    def reconciled(self) -> None:
+        """Remember that all inboxes before this session's are empty."""
+        if self._remembered:
+            return
+        try:
+            with self._store.transaction() as transaction:
+                self._store.remember(transaction, _KEY, str(self.epoch))
+        except sqlite3.Error as exc:
+            log.warning("inbox.unremembered", error=str(exc), next="the next session looks further back")
+        else:
+            self._remembered = True
