@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("sqlite:", "postgresql:", "postgresql+")):
-            raise ValueError("a database URL begins with sqlite:///  or postgresql://")
+            raise ValueError("a database URL begins with sqlite:/// or postgresql://")
         return value
 
     @classmethod
@@ -199,7 +199,7 @@ def load(*, config: Path | None = None, **flags: Any) -> Settings:
     try:
         return Settings(**fallbacks, **given)
     except ValidationError as exc:
-        raise errors.SettingsInvalid(_explain(exc, given), remedy="`fleet --help` lists the settings") from exc
+        raise errors.SettingsInvalid(_explain(exc, given), remedy="fleet.example.toml explains the settings") from exc
 
 
 def _is_address(text: str) -> bool:
