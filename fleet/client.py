@@ -84,6 +84,8 @@ class Batch:
                 for run_id, meta in results.iter_native(timeout=timeout, interval=0):
                     waiting.discard(run_id)
                     yield _outcome(run_id, meta)
+                    if not waiting:  # Celery would listen on where a result had come before the wait began
+                        return
         except celery.exceptions.TimeoutError as exc:
             hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
             raise errors.TimedOut(

@@ -380,3 +380,11 @@ def test_heartbeats_go_on_while_the_pool_is_full(system: System, docker_engine: 
     assert beat.loop_age_seconds is not None
     assert beat.loop_age_seconds < 3
     assert beat.docker_reachable is True
+
+
+def test_waiting_ends_with_the_last_result_also_where_another_wait_has_met_it(system: System, host: str) -> None:
+    first = system.fleet.push("fleet.host.ping", on=host)
+    second = system.fleet.push("fleet.host.ping", on=host)
+    assert [outcome.state for outcome in second.wait(timeout=10)] == ["succeeded"]
+    system.record(first.run_ids[0], state="succeeded")
+    assert [outcome.state for outcome in first.wait(timeout=3)] == ["succeeded"]
