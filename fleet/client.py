@@ -183,7 +183,8 @@ class Fleet:
 
         `offline` says what to do about a host that is not connected: with "fail" nothing is pushed to any host and
         `errors.HostNotConnected` is raised, "skip" leaves it out, "queue" queues for it (for a day unless `expires`
-        says otherwise). Arguments are checked before anything is sent (`errors.InvalidArguments`).
+        says otherwise). Arguments are checked before anything is sent (`errors.InvalidArguments`). Where a host or the
+        broker goes away in the middle, `errors.PartlyPushed` names the runs that were pushed.
         """
         contract = registry.get(task) if isinstance(task, str) else task
         contract.parse(arguments or {})
@@ -191,23 +192,31 @@ class Fleet:
         absent = [target.host for target in targets if not target.connected]
         if absent and offline == "fail":
             raise errors.HostNotConnected(absent[0])
-        skipped = tuple(absent) if offline == "skip" else ()
         batch_id = str(uuid.uuid4())
         task_handle = self.dispatcher.task(contract.name)
-        results = tuple(
-            task_handle.apply_async(
-                kwargs=arguments,
-                host=target.host,
-                expires=expires,
-                description=description,
-                metadata=metadata,
-                batch=batch_id,
-                offline="queue" if offline == "queue" else "fail",
-            )
-            for target in targets
-            if target.host not in skipped
-        )
-        return Batch(contract.name, results, skipped, batch_id)
+        skipped = absent if offline == "skip" else []
+        chosen = [target.host for target in targets if target.host not in skipped]
+        results: list[RunResult] = []
+        for host in chosen:
+            try:
+                results.append(
+                    task_handle.apply_async(
+                        kwargs=arguments,
+                        host=host,
+                        expires=expires,
+                        description=description,
+                        metadata=metadata,
+                        batch=batch_id,
+                        offline="queue" if offline == "queue" else "fail",
+                    )
+                )
+            except errors.HostNotConnected as exc:  # it was there a moment ago
+                if offline != "skip":
+                    raise _cut_short(results, chosen, exc) from exc
+                skipped.append(host)
+            except errors.FleetError as exc:
+                raise _cut_short(results, chosen, exc) from exc
+        return Batch(contract.name, tuple(results), tuple(skipped), batch_id)
 
     @contextmanager
     def watch(self) -> Iterator["Watch"]:
@@ -226,6 +235,13 @@ class Fleet:
         with translated(self.dispatcher.broker_url):
             records: Any = self.dispatcher.redis.hgetall(names.HOSTS)
         return {host: json.loads(record)["labels"] for host, record in records.items()}
+
+
+def _cut_short(results: Sequence[RunResult], chosen: Sequence[str], cause: errors.FleetError) -> errors.FleetError:
+    """Return what to raise where a push ends before its last host: the cause, or with it what was pushed until then."""
+    if not results:
+        return cause
+    return errors.PartlyPushed(tuple(result.id for result in results), wanted=len(chosen), cause=cause)
 
 
 class Watch:

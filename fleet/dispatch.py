@@ -4,8 +4,9 @@ Everything that can be known to be wrong is checked here, where the caller can s
 host, Celery options that cannot mean anything to a host.
 """
 
+import json
+import math
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -82,22 +83,22 @@ class Dispatcher:
         task: Any = self.app.tasks[registry.get(name).name]
         return cast("ContractTask", task)
 
-    def require_connected(self, host: str) -> None:
-        """Raise `errors.HostNotConnected`, or `errors.HostNotEnrolled` where no such host is known."""
+    def require_host(self, host: str, *, connected: bool) -> float:
+        """Return the broker's time in unix seconds, having looked for the host there.
+
+        Raises `errors.HostNotEnrolled` where no such host is known, `errors.HostNotConnected` where it has to be
+        connected and is not.
+        """
         with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
             pipe.exists(names.presence(host))
             pipe.hexists(names.HOSTS, host)
-            connected, enrolled = pipe.execute()
-            if not enrolled:
+            pipe.time()
+            is_connected, is_enrolled, (seconds, microseconds) = pipe.execute()
+            if not is_enrolled:
                 raise errors.HostNotEnrolled(host, self._enrolled())
-        if not connected:
+        if connected and not is_connected:
             raise errors.HostNotConnected(host)
-
-    def require_enrolled(self, host: str) -> None:
-        """Raise `errors.HostNotEnrolled` where no such host is known."""
-        with translated(self.broker_url):
-            if not self.redis.hexists(names.HOSTS, host):
-                raise errors.HostNotEnrolled(host, self._enrolled())
+        return float(seconds + microseconds / 1e6)
 
     def _enrolled(self) -> list[str]:
         return [str(host) for host in self.redis.hkeys(names.HOSTS)]
@@ -183,18 +184,16 @@ class ContractTask(Task):  # type: ignore[type-arg]
                 problem=f"is not one of host {host!r}",
                 remedy=f"it begins with '{host}:'",
             )
-        if offline == "queue":
-            self.dispatcher.require_enrolled(host)
-            expires = DEFAULT_QUEUE_EXPIRY if expires is None else expires
-        else:
-            self.dispatcher.require_connected(host)
+        if offline == "queue" and expires is None:
+            expires = DEFAULT_QUEUE_EXPIRY
+        now = self.dispatcher.require_host(host, connected=offline != "queue")
         envelope = Envelope(
             host=host,
             submitted_by=self.dispatcher.principal,
-            submitted_at=time.time(),
-            not_after=_not_after(expires),
+            submitted_at=now,
+            not_after=_not_after(expires, now=now),
             description=description,
-            metadata=dict(metadata or {}),
+            metadata=_checked(metadata),
             batch=batch,
         )
         handed_on = {name: value for name, value in options.items() if name in _HANDED_ON}
@@ -255,8 +254,25 @@ class RunSignature(Signature):
         self["subtask_type"] = "fleet"
 
 
-def _not_after(expires: float | timedelta | datetime | None) -> float | None:
-    """Return the moment in unix seconds; raises `errors.InvalidValue` for one that is over or has no time zone."""
+def _checked(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metadata that can travel as JSON; raises `errors.InvalidValue` for what cannot."""
+    try:
+        json.dumps(dict(metadata or {}), allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise errors.InvalidValue(
+            field="metadata",
+            value=metadata,
+            problem=f"is not JSON ({exc})",
+            remedy="use texts, numbers, lists, dicts",
+        ) from exc
+    return dict(metadata or {})
+
+
+def _not_after(expires: float | timedelta | datetime | None, *, now: float) -> float | None:
+    """Return the moment in unix seconds; `now` is the broker's time.
+
+    Raises `errors.InvalidValue` for a moment that is over or has no time zone, and for what is no number.
+    """
     if expires is None:
         return None
     if isinstance(expires, datetime):
@@ -265,8 +281,14 @@ def _not_after(expires: float | timedelta | datetime | None) -> float | None:
                 field="expires", value=expires, problem="has no time zone", remedy="use datetime.now(UTC) + …"
             )
         moment = expires.astimezone(UTC).timestamp()
+    elif isinstance(expires, timedelta):
+        moment = now + expires.total_seconds()
     else:
-        moment = time.time() + (expires.total_seconds() if isinstance(expires, timedelta) else float(expires))
-    if moment <= time.time():
+        moment = now + expires if isinstance(expires, int | float) else math.nan
+    if not math.isfinite(moment):
+        raise errors.InvalidValue(
+            field="expires", value=expires, problem="is no time", remedy="give seconds, a timedelta, or a datetime"
+        )
+    if moment <= now:
         raise errors.InvalidValue(field="expires", value=expires, problem="is over already", remedy="give it some time")
     return moment

@@ -20,6 +20,7 @@ FleetError                        exit code
 │   └── EngineUnavailable              the Docker Engine does not answer
 ├── TaskFailed                    1    the run was carried out and failed
 │   └── EngineRefused                  the Docker Engine answered with an error
+├── PartlyPushed                  3    a push to several hosts that was cut short
 ├── TimedOut                      124  the caller's own patience ended; the run goes on
 └── LocalFault                    1    this machine: disk full, port in use, already running
 """
@@ -192,6 +193,20 @@ class EngineRefused(TaskFailed):
 
     def __init__(self, message: str, /, *, kind: str = "engine_error", remedy: str = "") -> None:
         super().__init__(message, kind=kind, remedy=remedy)
+
+
+class PartlyPushed(FleetError):
+    """A push to several hosts was cut short; `run_ids` are those that were pushed, and go on."""
+
+    code = "partly_pushed"
+    exit_code = 3
+
+    def __init__(self, run_ids: "tuple[str, ...]", *, wanted: int, cause: FleetError) -> None:
+        super().__init__(
+            f"pushed to {len(run_ids)} of {wanted} hosts, then: {cause}",
+            remedy="`fleet task list` shows those",
+        )
+        self.run_ids = run_ids
 
 
 class TimedOut(FleetError):

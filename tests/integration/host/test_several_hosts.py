@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fleet import db, inventory, names
+from fleet import db, errors, inventory, names
 from fleet.cli.main import ENTRIES
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
@@ -88,3 +88,33 @@ def test_a_container_appears_in_ps_and_in_the_database_and_is_gone_when_it_is_go
 def test_the_commands_that_were_promised_are_there() -> None:
     promised = "up, worker, control, flower, enroll, token, host, ps, push-task, task, audit, health, doctor"
     assert set(promised.split(", ")) <= set(ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"metadata": {"x": object()}}, "metadata"),
+        ({"metadata": {"x": float("nan")}}, "metadata"),
+        ({"expires": float("nan")}, "expires"),
+        ({"expires": "soon"}, "expires"),
+        ({"expires": -1}, "expires"),
+    ],
+)
+def test_options_that_cannot_travel_are_refused_by_name_and_nothing_is_sent(
+    fleet_of_two: System, options: dict[str, object], field: str
+) -> None:
+    with pytest.raises(errors.InvalidValue) as caught:
+        fleet_of_two.fleet.push("fleet.host.ping", on="edge-1", **options)  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert fleet_of_two.events("run.queued") == []
+
+
+def test_a_push_that_is_cut_short_names_what_was_pushed(fleet_of_two: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = fleet_of_two.fleet.targets(all_hosts=True)
+    assert fleet_of_two.parts[-1].stop() == 0  # edge-2 goes away after the client has looked for it
+    monkeypatch.setattr(fleet_of_two.fleet, "targets", lambda **_: targets)
+    with pytest.raises(errors.PartlyPushed, match="pushed to 1 of 2 hosts, then: host_not_connected") as caught:
+        fleet_of_two.fleet.push("fleet.host.ping", all_hosts=True)
+    assert [names.host_of_run(run_id) for run_id in caught.value.run_ids] == ["edge-1"]
+    skipping = fleet_of_two.fleet.push("fleet.host.ping", all_hosts=True, offline="skip")
+    assert skipping.skipped == ("edge-2",)
