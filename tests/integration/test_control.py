@@ -117,6 +117,7 @@ def test_it_outlives_the_broker_and_enrolls_again_soon_after(system: System) -> 
     control = system.start_control()
     system.broker.stop(kill=True)
     until(lambda: "enrollment.paused" in control.log.read_text(), "the desk is paused")
+    until(lambda: "beat.failed" in control.log.read_text(), "a renewal of the lease has failed")
     system.broker.start()
     began = time.monotonic()
     system.enroll("edge-7")
