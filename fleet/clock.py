@@ -49,6 +49,10 @@ class BrokerClock:
         at, since = self._measured
         return at + time.monotonic() - since
 
+    def iso(self) -> str:
+        """Return the broker's time as ISO 8601 in UTC, the way results carry it."""
+        return from_unix(self.now()).isoformat()
+
     def skew(self) -> float:
         """Return how far the local clock is ahead of the broker's, in seconds."""
         return time.time() - self.now()

@@ -13,14 +13,19 @@ FleetError                        exit code
 │   └── CredentialUnusable             missing, unreadable, or open to others
 ├── Unreachable                   5    something is not there at the moment
 │   ├── HostNotConnected               no heartbeat: nothing was queued
-│   │   └── HostNotEnrolled            no such host
+│   │   ├── HostNotEnrolled            no such host
+│   │   └── HostNotAvailable           it is paused or draining
+│   ├── QueueFull                      too much waits for the host already
 │   ├── TaskExpired                    the run was still waiting when its time was over
 │   ├── BrokerUnavailable, BrokerRefused
 │   ├── DatabaseUnavailable
 │   └── EngineUnavailable              the Docker Engine does not answer
 ├── TaskFailed                    1    the run was carried out and failed
+│   ├── TaskCancelled                  somebody asked for its end
+│   ├── OutcomeUnknown                 it began, and nobody can say what became of it
 │   └── EngineRefused                  the Docker Engine answered with an error
 ├── PartlyPushed                  3    a push to several hosts that was cut short
+├── SoftTimeLimit                 1    raised inside a task that has used up its soft time limit
 ├── TimedOut                      124  the caller's own patience ended; the run goes on
 └── LocalFault                    1    this machine: disk full, port in use, already running
 """
@@ -156,6 +161,35 @@ class HostNotEnrolled(HostNotConnected):
         self.host = host
 
 
+class HostNotAvailable(HostNotConnected):
+    """The host is there and takes no new work. Nothing was queued."""
+
+    code = "host_not_available"
+
+    def __init__(self, host: str, availability: str) -> None:
+        Unreachable.__init__(
+            self,
+            f"host_not_available: host {host!r} is {availability}; nothing was queued",
+            remedy="`fleet host resume` lets it take work again; "
+            "`--offline queue` (.on(host, offline='queue')) queues for it",
+        )
+        self.host = host
+        self.availability = availability
+
+
+class QueueFull(Unreachable):
+    """So much waits for the host that nothing more is queued. Nothing was queued."""
+
+    code = "queue_full"
+
+    def __init__(self, host: str, length: int) -> None:
+        super().__init__(
+            f"queue_full: {length:,} messages wait for host {host!r}; nothing was queued",
+            remedy="is its worker running? `fleet host show` says since when it is silent",
+        )
+        self.host = host
+
+
 class TaskExpired(Unreachable):
     code = "expired"
 
@@ -188,6 +222,24 @@ class TaskFailed(FleetError):
         self.kind = kind
 
 
+class TaskCancelled(TaskFailed):
+    """Somebody asked for the end of the run, before it began or while it ran."""
+
+    code = "cancelled"
+
+    def __init__(self, message: str, /, *, kind: str = "cancelled", remedy: str = "") -> None:
+        super().__init__(message, kind=kind, remedy=remedy)
+
+
+class OutcomeUnknown(TaskFailed):
+    """The run began and nobody can say whether it had its effect; it is not run again by itself."""
+
+    code = "unknown"
+
+    def __init__(self, message: str, /, *, kind: str = "unknown", remedy: str = "") -> None:
+        super().__init__(message, kind=kind, remedy=remedy or "look at the host; `fleet task retry` runs it again")
+
+
 class EngineRefused(TaskFailed):
     """The Docker Engine answered with an error: no such container, a conflict, no space."""
 
@@ -207,6 +259,12 @@ class PartlyPushed(FleetError):
             remedy="`fleet task list` shows those",
         )
         self.run_ids = run_ids
+
+
+class SoftTimeLimit(FleetError):
+    """Raised inside a running task whose soft time limit is over, so that it can put things in order and end."""
+
+    code = "soft_time_limit"
 
 
 class TimedOut(FleetError):

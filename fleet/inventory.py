@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from fleet import clock, errors, names
 from fleet.contracts.containers import Container
-from fleet.contracts.hosts import Facts
+from fleet.contracts.hosts import Availability, Facts
 from fleet.models import ContainerRecord, Host, Membership
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: As in Kubernetes: up to 63 letters, digits, '-', '_', '.', '/', beginning and ending with a letter or digit.
 _LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?")
+#: What sessions of a host left in its row; another host of the same name has none of it.
+_OF_A_SESSION = ("registered_at", "last_seen_at", "signed_off_at", "inventory_at", "journal")
 #: The registry hash carries every host's labels to every principal.
 MOST_LABELS = 64
 
@@ -83,6 +85,15 @@ def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: It
     return found
 
 
+def set_availability(session: Session, host_id: str, availability: Availability) -> bool:
+    """Note whether a host is to take new work; return whether that is new. See `fleet.availability`."""
+    found = host(session, host_id)
+    changed = found.availability != availability
+    found.availability = availability.value
+    session.add(found)
+    return changed
+
+
 def enroll_host(
     session: Session, host_id: str, *, labels: Mapping[str, str] | None = None, at: datetime | None = None
 ) -> Host:
@@ -97,9 +108,7 @@ def enroll_host(
         found = Host(id=host_id, enrolled_at=moment)
     elif found.membership != Membership.ACCEPTED:
         forget_containers(session, host_id)
-        found.sqlmodel_update(
-            {"facts": {}, "registered_at": None, "last_seen_at": None, "signed_off_at": None, "inventory_at": None}
-        )
+        found.sqlmodel_update(dict.fromkeys(_OF_A_SESSION), update={"facts": {}, "availability": Availability.ACTIVE})
     found.membership = Membership.ACCEPTED.value
     found.labels = check_labels({**kept, **(labels or {})})
     found.enrolled_at = moment
@@ -153,7 +162,8 @@ def publish_hosts(session: Session, client: "redis.Redis", host: str | None = No
     query = select(Host).where(Host.membership == Membership.ACCEPTED)
     found = session.exec(query if host is None else query.where(Host.id == names.host_id(host))).all()
     entries: dict[Any, Any] = {
-        each.id: json.dumps({"labels": each.labels, "membership": each.membership}) for each in found
+        each.id: json.dumps({"labels": each.labels, "membership": each.membership, "availability": each.availability})
+        for each in found
     }
     gone = published - entries.keys()
     with client.pipeline(transaction=True) as pipeline:

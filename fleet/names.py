@@ -5,7 +5,7 @@ random id of an enrollment request.
 
 | key                          | type    | writer            | reader         | TTL         | holds |
 |------------------------------|---------|-------------------|----------------|-------------|-------|
-| `fleet:h:X:q`                | list    | principals        | host X         | none        | pushed messages; LPUSH at the head, taken from the tail |
+| `fleet:h:X:q`                | list    | principals, control | host X        | none        | pushed messages; LPUSH at the head, taken from the tail |
 | `fleet:h:X:inbox:<epoch>`    | list    | host X            | host X         | none        | messages handed over (BLMOVE) and not yet in the journal |
 | `fleet:h:X:ctl`              | list    | control plane     | host X         | none        | messages to the worker itself; never waits behind work |
 | `fleet:h:X:dead`             | list    | host X            | control plane  | none        | items that could not be parsed or were refused, newest 1,000 |
@@ -15,15 +15,16 @@ random id of an enrollment request.
 | `fleet:reports:X`            | list    | host X            | control plane  | none        | numbered reports of a host, oldest at the tail |
 | `fleet:reports:p:P`          | list    | principal P       | control plane  | none        | `run.queued` reports of a principal |
 | `fleet:reports:dirty`        | set     | hosts, principals | control plane  | none        | senders that have news: `X` or `p:P` |
-| `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts and their labels: `X` → JSON |
+| `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts, labels, availability: `X` → JSON |
 | `fleet:enroll:requests`      | list    | joining hosts     | control plane  | none        | enrollment requests |
 | `fleet:enroll:reply:T:R`     | list    | control plane     | joining host   | 60 s        | the answer to request R by token T |
 | `fleet:control:lease`        | string  | control plane     | control plane  | 10 s        | which control worker may write the ledger |
-| `celery-task-meta-X:<uuid>`  | string  | host X            | principals     | 1 day       | a run's result, in Celery's form |
+| `fleet:control:withdrawn`    | hash    | control plane     | control plane  | none        | messages taken out of queues and not yet in the ledger: run id → verdict |
+| `celery-task-meta-X:<uuid>`  | string  | host X, control   | principals     | 1 day       | a run's result, in Celery's form |
 
 | channel                      | publisher      | subscriber   | carries |
 |------------------------------|----------------|--------------|---------|
-| `celery-task-meta-X:<uuid>`  | host X         | principals   | the same result, once |
+| `celery-task-meta-X:<uuid>`  | host X, control | principals  | the same result, once |
 | `/h-X.celeryev/…`            | host X         | Flower       | Celery's events; a hint, never evidence |
 | `fleet:watch`                | control plane  | watchers     | every audit event after it is committed |
 
@@ -49,6 +50,7 @@ HOSTS = "fleet:hosts"
 REPORTS_DIRTY = "fleet:reports:dirty"
 ENROLL_REQUESTS = "fleet:enroll:requests"
 CONTROL_LEASE = "fleet:control:lease"
+WITHDRAWN = "fleet:control:withdrawn"
 WATCH = "fleet:watch"
 #: Celery's prefix of result keys (`celery.backends.base.KeyValueStoreBackend.task_keyprefix`).
 RESULT_PREFIX = "celery-task-meta-"

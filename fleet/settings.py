@@ -55,12 +55,24 @@ class Settings(BaseSettings):
     principal: str | None = Field(None, description="who pushes; default: the login name")
     docker_url: str | None = Field(None, description="Docker Engine: unix:///path or tcp://…; default: DOCKER_HOST")
     concurrency: int = Field(8, ge=1, le=256, description="tasks that a host runs at once")
+    task_memory: int = Field(
+        2**30, ge=2**28, description="bytes of address space that a task of an installed package may use"
+    )
+    stop_grace: timedelta = Field(
+        timedelta(seconds=30),
+        ge=timedelta(0),
+        le=timedelta(hours=24),
+        description="time that running tasks have to finish in when a host worker is told to stop",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     flower_address: str = Field("127.0.0.1", description="address that Flower listens on")
     flower_port: int = Field(5555, ge=1, le=65535)
     flower_user: str = "fleet"
     flower_password: SecretStr | None = Field(None, description="default: made and kept in the state directory")
+    metrics_address: str | None = Field(
+        None, description="ADDRESS:PORT where the control worker serves Prometheus metrics; default: nowhere"
+    )
     allow_unsafe_broker: bool = Field(default=False, description="run on a broker that can lose tasks")
     inventory_interval: timedelta = Field(
         timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(hours=1), description="time between full syncs"
@@ -78,6 +90,16 @@ class Settings(BaseSettings):
     def _check_broker(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("a broker URL begins with redis:// or rediss://")
+        return value
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _check_metrics_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        address, separator, port = value.rpartition(":")
+        if not (separator and address and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:9464")
         return value
 
     @field_validator("database_url")
@@ -213,6 +235,12 @@ def _is_address(text: str) -> bool:
 def environment(**variables: str) -> dict[str, str]:
     """Return the environment for a child process: this one's, with some variables set."""
     return {**os.environ, **variables}
+
+
+def environment_for_tasks() -> dict[str, str]:
+    """Return the environment for code of installed packages: this process's, without Fleet's own settings, some of
+    which are secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def _explain(exc: ValidationError, given: dict[str, Any]) -> str:

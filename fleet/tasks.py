@@ -3,7 +3,7 @@
     from fleet.tasks import restart_container
 
     restart_container.on("edge-7").delay(container="web").get(timeout=30)      # {"container": {...}}
-    restart_container.on("edge-7").apply_async(kwargs={"container": "web"}, expires=900)
+    restart_container.on("edge-7").apply_async(kwargs={"container": "web"}, countdown=60, time_limit=30, max_retries=2)
     group(list_containers.on(host).s() for host in ("edge-1", "edge-2"))().get()  # Celery canvas
 
 Names of hosts and arguments are checked here; errors are Fleet's (`fleet.errors`). The broker is found as the CLI finds
@@ -66,11 +66,18 @@ class OnHost:
         self._options = {"host": host, "offline": offline}
 
     def delay(self, *args: Any, **arguments: Any) -> "RunResult":
-        """Push with these arguments and return the result to come."""
+        """Push with these arguments and return the result to come.
+
+        It comes back when the broker has the task. Until the control plane has recorded it too, a fraction of a second
+        later, a broker that loses its disk loses the task; `Fleet.push` with `Fleet.recorded` waits for that.
+        """
         return self.apply_async(args, arguments)
 
     def apply_async(self, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> "RunResult":
-        """Push with options: expires, description, metadata, task_id; see `fleet.dispatch.ContractTask.apply_async`."""
+        """Push with options, such as `countdown=60` or `time_limit=30`; see `fleet.dispatch.Options` for all.
+
+        The result has `.get()` as ever, and `.cancel()`.
+        """
         task: Any = _fleet().dispatcher.task(self._contract.name)
         result: RunResult = task.apply_async(args, kwargs, **{**self._options, **options})
         return result

@@ -8,17 +8,29 @@ Kombu names a queue's bindings in keys that all hosts share; messages for one na
 """
 
 import json
+import threading
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
 from fleet import errors, names
+from fleet.contracts import registry
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.reports import Kind, Queued, Report
 
 #: A message must fit into every host's journal and into the ledger (numbers of ARCHITECTURE.md).
 MAX_MESSAGE_BYTES = 256 * 1024
+
+
+class _Sent(threading.local):
+    """What this thread pushed last; kombu hands nothing back from a publish."""
+
+    #: the report, as it lies in the principal's list until the control plane has recorded it
+    report: str = ""
+
+
+sent = _Sent()
 
 
 def queued_report(message: dict[str, Any], item: str) -> Report:
@@ -34,6 +46,8 @@ def queued_report(message: dict[str, Any], item: str) -> Report:
         )
     envelope = Envelope.model_validate(headers[HEADER])
     _args, arguments, _embed = json.loads(message["body"])
+    contract = registry.known().get(headers["task"])
+    own_limit = contract.limit.total_seconds() if contract else None
     queued = Queued(
         host=envelope.host,
         task=headers["task"],
@@ -43,6 +57,13 @@ def queued_report(message: dict[str, Any], item: str) -> Report:
         submitted_by=envelope.submitted_by,
         submitted_at=envelope.submitted_at,
         not_after=envelope.not_after,
+        not_before=envelope.not_before,
+        limit_seconds=envelope.limits.hard_seconds if envelope.limits else own_limit,
+        soft_limit_seconds=envelope.limits.soft_seconds if envelope.limits else None,
+        max_retries=envelope.retry.max_retries,
+        backoff_seconds=envelope.retry.backoff_seconds,
+        backoff_max_seconds=envelope.retry.backoff_max_seconds,
+        retry_of=envelope.retry_of,
         batch=envelope.batch,
         message=item,
     )
@@ -55,7 +76,22 @@ def queued_report(message: dict[str, Any], item: str) -> Report:
     )
 
 
-class Channel(kombu_redis.Channel):
+class SharedClient:
+    """A mixin of kombu channels that keeps one client for all commands; kombu makes a new one for each, which costs
+    more than the command."""
+
+    _shared: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's
+        made: Any = super()
+        if asynchronous:
+            return made._create_client(asynchronous=True)  # noqa: SLF001 - a mixin of that class
+        if self._shared is None:
+            self._shared = made._create_client()  # noqa: SLF001 - as above
+        return self._shared
+
+
+class Channel(SharedClient, kombu_redis.Channel):
     """Kombu's Redis channel, with host queues sent in a transaction of our own."""
 
     #: The body is JSON already; base64 would hide it from people and make it a third larger.
@@ -74,7 +110,8 @@ class Channel(kombu_redis.Channel):
         report = queued_report(message, item)
         with self.conn_or_acquire() as client, client.pipeline(transaction=True) as pipe:
             pipe.lpush(queue, item)
-            pipe.lpush(names.reports(report.sender), report.model_dump_json())
+            sent.report = report.model_dump_json()
+            pipe.lpush(names.reports(report.sender), sent.report)
             pipe.sadd(names.REPORTS_DIRTY, report.sender)
             pipe.execute()
 

@@ -25,7 +25,7 @@ def success_meta(run_id: str, reply: dict[str, Any], *, date_done: str) -> dict[
 
 
 def failure_meta(run_id: str, *, state: str, kind: str, message: str, date_done: str) -> dict[str, Any]:
-    """Return the result of a run that ended as `failed`, `rejected` or `expired`."""
+    """Return the result of a run that ended in any other state than `succeeded`."""
     error = {"state": state, "kind": kind, "message": message}
     return _meta(run_id, status="FAILURE", result=error, date_done=date_done)
 
@@ -50,6 +50,10 @@ def error_from(data: object) -> errors.FleetError:
             return errors.TaskRejected(kind, message)
         case "expired":
             return errors.TaskExpired(message)
+        case "cancelled":
+            return errors.TaskCancelled(message, kind=kind)
+        case "unknown":
+            return errors.OutcomeUnknown(message, kind=kind)
         case _:
             return errors.TaskFailed(message, kind=kind)
 
@@ -77,3 +81,19 @@ class Backend(RedisBackend):
         if isinstance(exc, Exception):
             return exc
         return error_from(exc)
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Unsubscribe from a result, as Celery does here, unless the subscription has ended: that would connect anew.
+
+        The garbage collector may take a result after the connection that it was awaited on.
+        """
+        consumer: Any = self.result_consumer  # type: ignore[attr-defined]  # missing in the stubs
+        pubsub = consumer._pubsub  # noqa: SLF001 - Celery has no other word for it
+        if pubsub is None or pubsub.connection is None:
+            consumer.subscribed_to.discard(self.get_key_for_task(result.id))
+        return super().remove_pending_result(result)
+
+    def close(self) -> None:
+        """Let go of the connections of the calling thread's subscription."""
+        consumer: Any = self.result_consumer  # type: ignore[attr-defined]  # missing in the stubs
+        consumer.stop()

@@ -14,12 +14,17 @@ from typing import Any, Literal
 
 from fleet import clock, credentials, db, errors, names, presence, redaction
 from fleet.broker import connection
+from fleet.contracts.presence import Heartbeat
 from fleet.settings import Settings
 
 #: Expiry is decided by the broker's clock; beyond this, times in lists and logs begin to mislead people.
 SKEW_WARN_SECONDS = 2.0
 #: Below this, journals and an embedded broker may soon be unable to write.
 FREE_BYTES = 200 * 2**20
+#: A consumer loop that has not ticked for so long hangs; it ticks every second.
+LOOP_AGE_SECONDS = 5.0
+#: More than a host leaves unsent or unbegun in ordinary times.
+MOST_REPORTS, MOST_WAITING = 1_000, 1_000
 _TIMEOUT_SECONDS = 3.0
 
 
@@ -153,9 +158,35 @@ def _hosts(client: Any) -> list[Finding]:
             continue
         if abs(beat.clock_skew_seconds) >= SKEW_WARN_SECONDS:
             found.append(_skew(f"host {host}", "its clock", beat.clock_skew_seconds))
+        found.extend(_work(host, beat))
         if beat.docker_reachable is False:
             remedy = "is dockerd running there, and may the worker open its socket?"
             found.append(Finding(f"host {host}", "warn", "its Docker Engine does not answer", remedy))
+    return found
+
+
+def _work(host: str, beat: Heartbeat) -> list[Finding]:
+    """What a host says of the work in its hands, where something is to be said."""
+    check, found = f"host {host}", []
+    if beat.availability != "active":
+        text = f"it is {beat.availability.value} and takes no new work"
+        found.append(Finding(check, "warn", text, f"`fleet host resume {host}` lets it work again"))
+    if beat.dead_letters:
+        text = f"{beat.dead_letters} dead letters: items that are no tasks, or were refused"
+        remedy = f"`fleet audit list --host {host} --event message.refused` says why; somebody pushes past Fleet"
+        found.append(Finding(check, "warn", text, remedy))
+    if beat.outbox_length > MOST_REPORTS:
+        text = f"{beat.outbox_length} reports wait to be sent"
+        found.append(Finding(check, "warn", text, "is its link to the broker slow, or its disk full?"))
+    if beat.loop_age_seconds is not None and beat.loop_age_seconds > LOOP_AGE_SECONDS:
+        text = f"its worker has not looked at its queue for {beat.loop_age_seconds:.0f} s"
+        found.append(Finding(check, "warn", text, "start the worker there again; its journal keeps what it has"))
+    if beat.recovering:
+        text = f"{beat.recovering} tasks are recovering from a crash of its worker"
+        found.append(Finding(check, "warn", text, f"`fleet task list --host {host} --state recovering` shows them"))
+    if beat.queue_length > MOST_WAITING:
+        text = f"{beat.queue_length} tasks wait in its queue"
+        found.append(Finding(check, "warn", text, "push less, or set FLEET_CONCURRENCY higher there"))
     return found
 
 

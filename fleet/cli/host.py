@@ -1,14 +1,16 @@
 """`fleet host`: the machines of the fleet."""
 
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fleet import names
-from fleet.cli import invocation, render, shapes, tables, types, when
+from fleet.cli import invocation, progress, render, shapes, tables, types, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column
-from fleet.cli.types import HOST_ID, SELECTOR
+from fleet.cli.types import DURATION, HOST_ID, SELECTOR
 
 if TYPE_CHECKING:
     from fleet.models import Host
@@ -19,9 +21,14 @@ def _standing(host: tables.Record) -> str:
     return "revoked" if host["membership"] == "revoked" else str(host["presence"])
 
 
+def _takes(host: tables.Record) -> str | None:
+    return None if host["availability"] == "active" else str(host["availability"])
+
+
 _COLUMNS = (
     Column(heading="HOST", value=lambda host: host["id"]),
     Column(heading="PRESENCE", value=_standing, state=True),
+    Column(heading="WORK", value=_takes, state=True),
     Column(heading="SEEN", value=lambda host: when.ago(host["last_seen_at"])),
     Column(heading="TASKS", value=lambda host: (host["heartbeat"] or {}).get("in_hand"), right=True, from_width=100),
     Column(heading="CPUS", value=lambda host: host["facts"].get("cpus"), right=True),
@@ -34,7 +41,7 @@ _COLUMNS = (
 
 @click.group("host", cls=Group)
 def group() -> None:
-    """List, show and label hosts."""
+    """List, show, label, pause and drain hosts."""
 
 
 @group.command(
@@ -86,6 +93,105 @@ def label(host_id: str, words: tuple[str, ...]) -> None:
     render.detail(record, key="id", rows=[("Host", host_id), ("Labels", tables.labels(labels))])
 
 
+@group.command("pause", examples=("fleet host pause edge-7", "fleet host pause -l env=lab"))
+@click.argument("host_ids", type=HOST_ID, nargs=-1, metavar="HOST...")
+@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="The hosts with all these labels.")
+def pause(*, host_ids: tuple[str, ...], selectors: tuple[dict[str, str], ...]) -> None:
+    """Have hosts take no new work; their queues wait, and what runs goes on."""
+    _set_availability("paused", host_ids, selectors)
+
+
+@group.command("resume", examples=("fleet host resume edge-7",))
+@click.argument("host_ids", type=HOST_ID, nargs=-1, metavar="HOST...")
+@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="The hosts with all these labels.")
+def resume(*, host_ids: tuple[str, ...], selectors: tuple[dict[str, str], ...]) -> None:
+    """Have hosts take work again."""
+    _set_availability("active", host_ids, selectors)
+
+
+@group.command("drain", examples=("fleet host drain edge-7 --wait", "fleet host drain -l rack=4 --deadline 10m"))
+@click.argument("host_ids", type=HOST_ID, nargs=-1, metavar="HOST...")
+@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="The hosts with all these labels.")
+@click.option("--deadline", type=DURATION, help="What still runs then is cancelled.  [default: it may finish]")
+@click.option("--wait", "waits", is_flag=True, help="Wait until nothing runs there any more.")
+@click.option("--timeout", type=DURATION, help="How long to wait.  [default: no limit]")
+def drain(
+    *,
+    host_ids: tuple[str, ...],
+    selectors: tuple[dict[str, str], ...],
+    deadline: timedelta | None,
+    waits: bool,
+    timeout: timedelta | None,
+) -> None:
+    """Have hosts take no new work, because they are about to be switched off, and let what runs finish."""
+    if timeout and not waits:
+        raise click.UsageError("--timeout goes with --wait")
+    hosts = _set_availability("draining", host_ids, selectors, deadline=deadline)
+    if waits:
+        _await_idle(hosts, timeout=timeout)
+
+
+def _set_availability(
+    wanted: str,
+    host_ids: tuple[str, ...],
+    selectors: tuple[dict[str, str], ...],
+    *,
+    deadline: timedelta | None = None,
+) -> list[str]:
+    from fleet import availability, inventory
+    from fleet.broker.connection import translated
+    from fleet.contracts.hosts import Availability
+
+    if bool(host_ids) == bool(selectors):
+        raise click.UsageError("name hosts, or labels with -l: one of the two")
+    settings = invocation.current().settings()
+    url = settings.require_broker_url()
+    with (
+        invocation.broker(settings) as client,
+        invocation.database(settings, write=True) as session,
+        translated(url),
+    ):
+        chosen = list(host_ids) or [row.id for row in inventory.hosts(session, selector=types.merge(selectors))]
+        for host_id in chosen:
+            availability.set(
+                session,
+                client,
+                host_id,
+                Availability(wanted),
+                by=settings.resolved_principal,
+                deadline=deadline,
+            )
+    records = [{"id": host_id, "availability": wanted} for host_id in chosen]
+    columns = (
+        Column(heading="HOST", value=lambda host: host["id"]),
+        Column(heading="AVAILABILITY", value=lambda host: host["availability"], state=True),
+    )
+    render.listing(records, columns=columns, key="id", empty="no host matches")
+    return chosen
+
+
+def _await_idle(hosts: list[str], *, timeout: timedelta | None) -> None:
+    """Wait until these hosts, as their heartbeats say, obey and have nothing in hand."""
+    from fleet import errors, presence
+
+    ends = None if timeout is None else time.monotonic() + timeout.total_seconds()
+    with invocation.broker(invocation.current().settings()) as client, progress.bar("draining") as advance:
+        while True:
+            beats = presence.read(client, hosts)
+            busy = {
+                host: beat.in_hand
+                for host, beat in beats.items()
+                if beat is not None and (beat.in_hand or beat.availability == "active")
+            }
+            if not busy:
+                return
+            if ends is not None and time.monotonic() > ends:
+                listed = ", ".join(f"{host} ({count})" for host, count in busy.items())
+                raise errors.TimedOut(f"tasks still run on {listed}", remedy="`fleet task list --state running`")
+            advance(f"{sum(busy.values())} tasks on {len(busy)} hosts")
+            time.sleep(0.5)  # heartbeats come every ten seconds, and at once when a host obeys
+
+
 def _publish(settings: "Settings", host_id: str) -> None:
     """Write the labels into the registry, by which pushes select; the control plane does so too when it starts."""
     from fleet import errors, inventory
@@ -124,6 +230,7 @@ def _rows(host: tables.Record) -> list[tuple[str, Any]]:
         ("Host", host["id"]),
         ("Presence", host["presence"]),
         ("Membership", host["membership"]),
+        ("Availability", host["availability"]),
         ("Labels", tables.labels(host["labels"])),
         ("Enrolled", when.both(host["enrolled_at"])),
         ("Worker started", when.both(host["registered_at"])),
@@ -139,5 +246,8 @@ def _rows(host: tables.Record) -> list[tuple[str, Any]]:
         ("Fleet", facts.get("fleet_version")),
         ("Tasks in hand", beat.get("in_hand")),
         ("Tasks waiting", beat.get("queue_length")),
+        ("Recovering", beat.get("recovering")),
+        ("Dead letters", beat.get("dead_letters")),
+        ("Reports waiting", beat.get("outbox_length")),
         ("Engine answers", {True: "yes", False: "no"}.get(beat.get("docker_reachable"))),  # type: ignore[arg-type]
     ]

@@ -1,13 +1,12 @@
 """The `fleet` command: the table of commands, and the one place where an error becomes a line and an exit code."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
-from fleet.cli import failures
+from fleet.cli import failures, streams
 from fleet.cli.grammar import Entry, LazyGroup, global_options
 
 _RUN, _HOSTS, _TASKS, _LOOK = "Run Fleet", "Hosts", "Tasks", "Look after it"
@@ -22,10 +21,10 @@ ENTRIES = {
     "flower": Entry("fleet.cli.flower:command", "Run Flower, the web view of workers and tasks.", _RUN),
     "enroll": Entry("fleet.cli.enroll:command", "Make this machine a host, by a token.", _HOSTS),
     "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
-    "host": Entry("fleet.cli.host:group", "List, show and label hosts.", _HOSTS),
+    "host": Entry("fleet.cli.host:group", "List, show, label, pause and drain hosts.", _HOSTS),
     "ps": Entry("fleet.cli.ps:command", "List the containers of the hosts.", _HOSTS),
     "push-task": Entry("fleet.cli.push:command", "Push a task to one host, several, or all.", _TASKS),
-    "task": Entry("fleet.cli.task:group", "List, show and wait for tasks.", _TASKS),
+    "task": Entry("fleet.cli.task:group", "List, show, wait for, cancel and retry tasks.", _TASKS),
     "audit": Entry("fleet.cli.audit:group", "Read the audit: who did what, on which host, when.", _LOOK),
     "health": Entry("fleet.cli.health:command", "Say whether a worker or the control plane is alive.", _LOOK),
     "doctor": Entry("fleet.cli.doctor:command", "Check everything Fleet needs, and say what to do.", _LOOK),
@@ -35,11 +34,11 @@ ENTRIES = {
 _EPILOG = """\b
 Exit codes:
     0  ok
-    1  the task failed
+    1  the task failed or was cancelled, or nobody knows what became of it
     2  usage: something is written wrong
     3  partly failed (several hosts)
     4  refused, by the host, the control plane or you
-    5  not reachable: host offline, task expired, broker or database down
+    5  not reachable: host offline, paused or draining, its queue full, task expired, broker or database down
   124  the time limit (--timeout) is over; the task goes on
   130  interrupted
 
@@ -78,18 +77,22 @@ root = LazyGroup(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command line and exit with its code."""
+    streams.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     root._main_shell_completion({}, "fleet")  # noqa: SLF001 - what click's own main() does first
     context: click.Context | None = None
+    code = 0
+    failed: BaseException | None = None
     try:
         with root.make_context("fleet", given) as context:
             root.invoke(context)
-        sys.stdout.flush()
-        code = 0
-    except BrokenPipeError:
-        # Whoever read our output has gone (`fleet audit list | head`); what is still buffered has no reader.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = failures.BROKEN_PIPE
     except BaseException as exc:  # noqa: BLE001 - the last frame of the program: every error becomes a line here
-        code = failures.report(exc, context)
+        failed = exc
+    # An output that could not be written to the end is the cause of the trouble, or worse than it.
+    failed = streams.flush() or failed
+    if isinstance(failed, BrokenPipeError):
+        # Whoever read our output has gone (`fleet audit list | head`): nothing that anybody needs to hear of.
+        code = failures.BROKEN_PIPE
+    elif failed is not None:
+        code = failures.report(failed, context)
     sys.exit(code)

@@ -50,8 +50,8 @@ def tell_pushed(batch: "Batch") -> int:
     return exit_code(runs, skipped=batch.skipped)
 
 
-def tell_ended(batch: "Pushed", *, timeout: timedelta | None, bar: bool = True) -> int:
-    """Wait for all runs, print how they ended, and return the exit code.
+def tell_ended(batch: "Pushed", *, timeout: timedelta | None, bar: bool = True, wanted: str = "succeeded") -> int:
+    """Wait for all runs, print how they ended, and return the exit code; 0 where all are in the state `wanted`.
 
     Where waiting is cut short (by `timeout`, by Ctrl-C, by a broker that goes away), what had ended by then is printed
     first, and the error raised then: `errors.TimedOut`, `KeyboardInterrupt`, `errors.BrokerUnavailable`.
@@ -72,13 +72,15 @@ def tell_ended(batch: "Pushed", *, timeout: timedelta | None, bar: bool = True) 
     _tell_skipped(batch)
     if cut_short is not None:
         raise cut_short
+    if runs and all(run["state"] == wanted for run in runs):
+        return 0
     return exit_code(runs, skipped=batch.skipped)
 
 
 def exit_code(runs: Sequence[Mapping[str, Any]], *, skipped: Sequence[str] = ()) -> int:
     """Return what the shell gets: 0, the one code that all share, or 3 where they ended in different ways."""
     if not runs:
-        # Every host was left out because it is not connected.
+        # Every host was left out.
         return 5 if skipped else 0
     codes = {run["error"]["exit_code"] if run["error"] else 0 for run in runs}
     return int(codes.pop()) if len(codes) == 1 else 3
@@ -119,4 +121,4 @@ def _tell_people(runs: list[dict[str, Any]]) -> None:
 
 def _tell_skipped(batch: "Pushed") -> None:
     if batch.skipped:
-        render.say(f"left out, not connected: {', '.join(batch.skipped)}")
+        render.say(f"left out, not connected or not taking work: {', '.join(batch.skipped)}")

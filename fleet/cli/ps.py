@@ -75,8 +75,13 @@ def command(*, hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], ru
 
 
 def _chosen(fleet: "Fleet", hosts: tuple[str, ...], selector: Mapping[str, str] | None) -> list[str]:
+    from fleet import errors
+
     if hosts:
-        targets = fleet.targets(on=hosts)
+        try:
+            targets = fleet.targets(on=hosts)
+        except errors.HostNotEnrolled as exc:  # it speaks of a push
+            raise errors.NotFound(f"no host named {exc.host!r} is enrolled", remedy=exc.remedy) from exc
     elif selector:
         targets = fleet.targets(selector=selector)
     else:

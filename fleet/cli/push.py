@@ -1,8 +1,8 @@
 """`fleet push-task`: push a task to hosts, and wait for what comes of it if asked to."""
 
 import sys
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,14 +10,16 @@ import click
 from fleet.cli import invocation, outcomes, render, steps, types
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
-from fleet.cli.types import DURATION, HOST_ID, PAIR, SELECTOR
+from fleet.cli.types import DURATION, HOST_ID, MOMENT, PAIR, SELECTOR
 
 if TYPE_CHECKING:
-    from fleet.client import Target
+    from fleet.client import Batch, Fleet, Target
+    from fleet.errors import Unreachable
 
 _PLAN = (
     Column(heading="HOST", value=lambda row: row["host"]),
     Column(heading="PRESENCE", value=lambda row: "online" if row["connected"] else "offline", state=True),
+    Column(heading="AVAILABILITY", value=lambda row: row["availability"], state=True),
     Column(heading="WOULD", value=lambda row: row["would"]),
 )
 
@@ -34,6 +36,7 @@ def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str
     examples=(
         "fleet push-task fleet.host.ping --host edge-7 --wait",
         "fleet push-task fleet.containers.stop -l env=lab --arg container=web --follow",
+        "fleet push-task fleet.containers.restart --host edge-7 --arg container=web --delay 10m --retries 3",
         "fleet push-task fleet.containers.list --all --json '{}' --wait -o json",
     ),
 )
@@ -48,9 +51,16 @@ def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str
     type=click.Choice(["fail", "skip", "queue"]),
     default="fail",
     show_default=True,
-    help="About hosts that are not connected: push nothing at all, leave them out, or queue for them.",
+    help="About hosts that are away, paused or draining: push nothing at all, leave them out, or queue for them.",
 )
 @click.option("--expires", type=DURATION, help="A host must begin within this time, or not at all.")
+@click.option("--delay", type=DURATION, help="A host may begin after this time.")
+@click.option("--not-before", type=MOMENT, help="A host may begin at this moment (ISO 8601; local time by default).")
+@click.option("--time-limit", type=DURATION, help="End it after this time.  [default: the task's own limit]")
+@click.option("--soft-time-limit", type=DURATION, help="Ask it to stop after this time; less than the other limit.")
+@click.option("--retries", type=click.IntRange(0, 100), help="Try again this many times where it fails.  [default: 0]")
+@click.option("--retry-backoff", type=DURATION, help="Wait this long before the first retry, then twice as long.")
+@click.option("--retry-backoff-max", type=DURATION, help="Wait at most this long before a retry.")
 @click.option("--description", default="", metavar="TEXT", help="What it is for, for the record.")
 @click.option("--meta", type=PAIR, multiple=True, help="Metadata that goes with the task; may be repeated.")
 @click.option("--wait", "mode", flag_value="wait", help="Wait for the end, and print what came of it.")
@@ -70,6 +80,13 @@ def command(
     document: str | None,
     offline: Any,
     expires: timedelta | None,
+    delay: timedelta | None,
+    not_before: datetime | None,
+    time_limit: timedelta | None,
+    soft_time_limit: timedelta | None,
+    retries: int | None,
+    retry_backoff: timedelta | None,
+    retry_backoff_max: timedelta | None,
     description: str,
     meta: tuple[tuple[str, str], ...],
     mode: str,
@@ -78,17 +95,22 @@ def command(
 ) -> None:
     """Push a task to one host, several, or all.
 
-    Several are named one by one, or by the labels that they all have. Without --wait it returns when the broker has the
-    task. A host that is not connected fails the whole push before anything is sent, unless --offline says otherwise.
+    Several are named one by one, or by the labels that they all have. Without --wait it returns when the control plane
+    has the task on record, so that no failure of the broker loses it; where that takes more than two seconds it warns
+    and returns with 0. A host that is not connected fails the whole push before anything is sent, unless --offline says
+    otherwise.
     """
     from fleet.cli import arguments
     from fleet.client import Fleet
     from fleet.contracts import registry
 
     if timeout and mode == "detach":
-        raise click.UsageError("--timeout goes with --wait or --follow; --expires limits the task itself")
+        raise click.UsageError("--timeout goes with --wait or --follow; --time-limit limits the task itself")
+    if delay and not_before:
+        raise click.UsageError("--delay and --not-before: use one of the two")
     contract = registry.get(task)
     given = arguments.read(contract, pairs=pairs, document=document)
+    metadata = types.unique(meta, option="--meta")
     where = _where(hosts, selectors, all_hosts=all_hosts)
     with Fleet(invocation.current().settings()) as fleet:
         targets = fleet.targets(**where)
@@ -103,11 +125,18 @@ def command(
                 arguments=given,
                 offline=offline,
                 expires=expires,
+                countdown=delay,
+                eta=not_before,
+                time_limit=time_limit,
+                soft_time_limit=soft_time_limit,
+                max_retries=retries,
+                retry_backoff=retry_backoff,
+                retry_backoff_max=retry_backoff_max,
                 description=description,
-                metadata=dict(meta),
+                metadata=metadata,
             )
             if mode == "detach":
-                ctx.exit(outcomes.tell_pushed(batch))
+                ctx.exit(recorded(fleet, batch, tell=lambda: outcomes.tell_pushed(batch)))
             follower.start(batch.run_ids)
             code = outcomes.tell_ended(batch, timeout=timeout, bar=not follow)
             follower.stop(grace=steps.GRACE_SECONDS)
@@ -136,20 +165,53 @@ def _confirm(task: str, targets: "list[Target]", *, all_hosts: bool) -> None:
         raise errors.Refused("nothing was pushed")
 
 
+def recorded(fleet: "Fleet", batch: "Batch", *, tell: Callable[[], int]) -> int:
+    """Wait until the control plane has a push on record, tell of the push in any case, and return its exit code."""
+    from fleet import errors
+
+    try:
+        is_recorded = fleet.recorded(batch)
+    except errors.BrokerUnavailable:
+        is_recorded = False
+    except KeyboardInterrupt:
+        tell()  # what is pushed is pushed, and its ids are known nowhere else
+        raise
+    code = tell()
+    if not is_recorded:
+        render.warn(
+            "the control plane has not recorded it yet, and until it has, a broker that loses its disk loses it; "
+            "`fleet health control` says whether one runs"
+        )
+    return code
+
+
 def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
     """Print what a push would do; return the exit code that it would have."""
-    absent = {"fail": "fail the push: host_not_connected", "skip": "be left out", "queue": "get it queued"}[offline]
+    from fleet import errors
+
+    obstacles = {target.host: target.obstacle(queues=offline == "queue") for target in targets}
+    skipped = [host for host, found in obstacles.items() if isinstance(found, errors.HostNotConnected)]
     plan: list[Mapping[str, Any]] = [
         {
             "host": target.host,
             "task": task,
             "connected": target.connected,
-            "would": "run" if target.connected else absent,
+            "availability": target.availability,
+            "would": _would(target, obstacles[target.host], offline=offline),
         }
         for target in targets
     ]
     render.listing(plan, columns=_PLAN, key="host", empty="no hosts")
     render.say("nothing was pushed (--dry-run)")
-    connected = sum(target.connected for target in targets)
-    fails = connected < len(targets) if offline == "fail" else connected == 0 and offline == "skip"
-    return 5 if fails else 0
+    left = [found for host, found in obstacles.items() if offline != "skip" or host not in skipped]
+    return 5 if any(left) or not left else 0
+
+
+def _would(target: "Target", obstacle: "Unreachable | None", *, offline: str) -> str:
+    from fleet import errors
+
+    if obstacle is None:
+        return "run" if target.obstacle() is None else "get it queued"
+    if offline == "skip" and isinstance(obstacle, errors.HostNotConnected):
+        return "be left out"
+    return f"fail the push: {obstacle.code}"

@@ -14,7 +14,7 @@ from fleet.cli import when
 if TYPE_CHECKING:
     from fleet.client import Fleet, Watch
 
-FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired"})
+FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired", "run.cancelled", "run.unknown"})
 #: How long after the last result its last step may still arrive: the control plane records it before it tells it.
 GRACE_SECONDS = 2.0
 #: Fields that have a column of their own, or that nobody reads.

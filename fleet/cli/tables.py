@@ -27,14 +27,20 @@ STYLES = {
     "stale": "yellow",
     "offline": "red",
     "revoked": "red",
-    "unknown": "yellow",
+    "unknown": "magenta",
     "queued": "cyan",
     "accepted": "cyan",
     "running": "blue",
+    "recovering": "magenta",
     "succeeded": "green",
     "failed": "red",
     "rejected": "red",
     "expired": "yellow",
+    "cancelled": "yellow",
+    "interrupted": "magenta",
+    "active": "green",
+    "paused": "yellow",
+    "draining": "yellow",
     "ok": "green",
     "warn": "yellow",
     "fail": "red",
@@ -63,12 +69,16 @@ def console(*, stderr: bool = False) -> "Console":
     """Return a console that colors only on a terminal, and not with NO_COLOR or `--no-color`."""
     from rich.console import Console
 
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich calls this where it caught it, and would exit with 1
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
     options: dict[str, Any] = {"file": stream, "width": width, "highlight": False, "markup": False, "emoji": False}
-    made = Console(**options)
+    made = _Console(**options)
     plain = made.no_color or invocation.current().no_color
-    return Console(**options, color_system=None) if plain else made
+    return _Console(**options, color_system=None) if plain else made
 
 
 def styled(value: object, style: str = "") -> "Text":

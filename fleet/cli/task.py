@@ -1,12 +1,13 @@
 """`fleet task`: pushed tasks, by their ids."""
 
+import sys
 from datetime import timedelta
 from typing import Any
 
 import click
 
 from fleet.cli import audit as audit_command
-from fleet.cli import invocation, outcomes, render, shapes, waiting, when
+from fleet.cli import invocation, outcomes, push, render, shapes, waiting, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column, Record
 from fleet.cli.types import DURATION, HOST_ID
@@ -32,12 +33,23 @@ _COLUMNS = (
     Column(heading="BY", value=lambda run: run["submitted_by"], shrinks=True, from_width=100),
     Column(heading="DESCRIPTION", value=lambda run: run["description"], shrinks=True, from_width=100),
 )
-STATES = ("queued", "accepted", "running", "succeeded", "failed", "rejected", "expired")
+STATES = (
+    "queued",
+    "accepted",
+    "running",
+    "recovering",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "rejected",
+    "expired",
+    "unknown",
+)
 
 
 @click.group("task", cls=Group)
 def group() -> None:
-    """List, show and wait for tasks.
+    """List, show, wait for, cancel and retry tasks.
 
     A task is named by its id, HOST:UUID, or by enough of the id's end to be the only one.
     """
@@ -107,6 +119,99 @@ def wait(ctx: click.Context, *, task_ids: tuple[str, ...], timeout: timedelta | 
         ctx.exit(outcomes.tell_ended(pushed, timeout=timeout))
 
 
+@group.command(
+    "cancel",
+    examples=("fleet task cancel 5f0d1c2b3a49", "fleet task cancel 5f0d1c2b3a49 --reason 'wrong container' --wait"),
+)
+@click.argument("task_ids", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end, and print what came of it.")
+@click.option("--timeout", type=DURATION, help="How long to wait.  [default: no limit]")
+@click.pass_context
+def cancel(
+    ctx: click.Context, *, task_ids: tuple[str, ...], reason: str, waits: bool, timeout: timedelta | None
+) -> None:
+    """End tasks that wait or run.
+
+    What waits for its host never begins, also while the host is away. What runs is asked to end, and killed three
+    seconds later; a call of the Docker Engine that is under way is not called back. Tasks that have ended stay so.
+    """
+    from fleet.client import Fleet
+
+    if timeout and not waits:
+        raise click.UsageError("--timeout goes with --wait")
+    settings = invocation.current().settings()
+    with waiting.earlier(settings, task_ids) as earlier, Fleet(settings) as fleet:
+        waiting.refuse_unknown(settings, earlier.run_ids)
+        for run_id in earlier.run_ids:
+            fleet.cancel(run_id, reason=reason)
+        if waits:
+            # Having been cancelled is what was asked for.
+            ctx.exit(outcomes.tell_ended(earlier, timeout=timeout, wanted="cancelled"))
+        render.say(f"asked to end: {', '.join(earlier.run_ids)}; `fleet task wait` tells what came of it")
+
+
+@group.command("retry", examples=("fleet task retry 5f0d1c2b3a49", "fleet task retry 5f0d1c2b3a49 --wait -y"))
+@click.argument("task_id")
+@click.option(
+    "--offline",
+    type=click.Choice(["fail", "queue"]),
+    default="fail",
+    show_default=True,
+    help="About a host that is away.",
+)
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end, and print what came of it.")
+@click.option("--timeout", type=DURATION, help="How long to wait; the task goes on.  [default: no limit]")
+@click.pass_context
+def retry(ctx: click.Context, *, task_id: str, offline: Any, waits: bool, timeout: timedelta | None) -> None:
+    """Push a task that has ended once more, as a new one with the same arguments.
+
+    One whose outcome is unknown may have had its effect; that is asked about first, unless -y is given.
+    """
+    from fleet import errors, runs
+    from fleet.client import Fleet
+
+    settings = invocation.current().settings()
+    with invocation.database(settings) as session:
+        row = runs.named(session, task_id)
+        run = shapes.run(row)
+        ended = runs.is_final(row.state)
+    if not ended:
+        raise errors.UsageError(
+            f"task {run['id']} is {run['state']}", remedy="wait for its end, or end it with `fleet task cancel`"
+        )
+    if run["state"] == "unknown" and not invocation.current().yes:
+        question = f"{run['task']} on {run['host']} may have had its effect already. Run it again?"
+        if not sys.stdin.isatty() or not click.confirm(question, err=True):
+            raise errors.Refused("nothing was pushed", remedy="look at the host first; -y runs it again all the same")
+    with Fleet(settings) as fleet:
+        batch = fleet.push(
+            run["task"],
+            on=run["host"],
+            arguments=run["arguments"],
+            offline=offline,
+            time_limit=run["limit_seconds"],
+            max_retries=run["max_retries"],
+            retry_of=run["id"],
+            description=run["description"],
+            metadata=run["metadata"],
+        )
+        if waits:
+            ctx.exit(outcomes.tell_ended(batch, timeout=timeout))
+        ctx.exit(push.recorded(fleet, batch, tell=lambda: outcomes.tell_pushed(batch)))
+
+
+def _attempt(attempt: Record) -> str:
+    took = f" after {when.span(attempt['duration_seconds'])}" if attempt["duration_seconds"] is not None else ""
+    return f"{attempt['number']} {attempt['state']}{took}"
+
+
+def _asked(run: Record) -> str | None:
+    if run["cancel_requested_at"] is None:
+        return None
+    return f"by {run['cancel_requested_by']}, {when.both(run['cancel_requested_at'])}"
+
+
 def _rows(run: Record) -> list[tuple[str, Any]]:
     tries = run["attempts"]
     error = run["error"] or {}
@@ -124,8 +229,13 @@ def _rows(run: Record) -> list[tuple[str, Any]]:
         ("Started", when.both(run["started_at"])),
         ("Finished", when.both(run["finished_at"])),
         ("Took", _took(run)),
+        ("Not before", when.both(run["not_before"])),
         ("Not after", when.both(run["not_after"])),
-        ("Attempts", len(tries)),
+        ("Time limit", when.span(run["limit_seconds"]) if run["limit_seconds"] else None),
+        ("Attempts", ", ".join(_attempt(each) for each in tries) if len(tries) > 1 else len(tries)),
+        ("Retries", f"up to {run['max_retries']}" if run["max_retries"] else None),
+        ("Repeats", run["retry_of"]),
+        ("Cancel asked", _asked(run)),
         ("Push", run["batch"]),
         ("Progress", run["progress"]),
     ]

@@ -1,8 +1,8 @@
-"""Types of arguments: durations, host ids, labels and selectors, each with an error that says what is expected."""
+"""Types of arguments: durations, moments, host ids, labels, selectors, each with an error that says what is right."""
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -33,6 +33,23 @@ class _Duration(click.ParamType[timedelta, Any]):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "DURATION"
+
+
+class _Moment(click.ParamType[datetime, Any]):
+    """A moment after ISO 8601, such as `2030-01-31T22:00` or `2030-01-31T22:00Z`; local time where it names no zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(value.strip()).astimezone()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no moment; write it like 2030-01-31T22:00 or 2030-01-31T22:00+01:00", param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "MOMENT"
 
 
 class _HostId(click.ParamType[str, Any]):
@@ -86,8 +103,18 @@ class _Selector(click.ParamType[dict[str, str], Any]):
 
 DURATION = _Duration()
 HOST_ID = _HostId()
+MOMENT = _Moment()
 PAIR = _Pair()
 SELECTOR = _Selector()
+
+
+def unique(pairs: Sequence[tuple[str, str]], *, option: str) -> dict[str, str]:
+    """Return `KEY=VALUE` pairs as a dictionary; a key that is given twice is a slip, and which one counts a guess."""
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise click.UsageError(f"{option} {key}={found[key]} and {option} {key}={value}: give it once")
+    return found
 
 
 def merge(selectors: Sequence[Mapping[str, str]]) -> dict[str, str] | None:

@@ -60,10 +60,8 @@ class Earlier:
 
     def _results(self, run_ids: Sequence[str]) -> "Batch":
         from fleet.client import Batch
-        from fleet.dispatch import RunResult
 
-        app = self.fleet.dispatcher.app
-        return Batch("", tuple(RunResult(run_id, backend=app.backend, app=app) for run_id in run_ids))
+        return Batch("", tuple(self.fleet.dispatcher.result(run_id) for run_id in run_ids))
 
     def _refuse_unknown(self, run_ids: Sequence[str]) -> None:
         """Raise for runs that the ledger does not know although somebody writes it; a look-up later than the push."""
@@ -95,6 +93,16 @@ def earlier(settings: "Settings", texts: Sequence[str]) -> "Iterator[Earlier]":
         yield Earlier(fleet=fleet, run_ids=tuple(dict.fromkeys(chosen)))
 
 
+def refuse_unknown(settings: "Settings", run_ids: Sequence[str]) -> None:
+    """Raise `errors.NotFound` for a run that the ledger does not know, where there is a ledger."""
+    from fleet import errors
+
+    records = _records(settings, run_ids)
+    for run_id in run_ids:
+        if records is not None and run_id not in records:
+            raise errors.NotFound(f"no task {run_id!r} is recorded", remedy="`fleet task list` shows those that are")
+
+
 def _records(settings: "Settings", run_ids: Sequence[str]) -> "dict[str, Run] | None":
     """Return what the ledger has of these runs; None where there is no ledger here."""
     from sqlmodel import col, select
@@ -111,16 +119,11 @@ def _records(settings: "Settings", run_ids: Sequence[str]) -> "dict[str, Run] | 
 
 def _outcome(run: "Run") -> "Outcome | None":
     """Return how a recorded run ended; None while it has not."""
-    from fleet import errors
+    from fleet import runs
+    from fleet.broker.results import error_from
     from fleet.client import Outcome
 
-    kind, message = (run.error or {}).get("kind", ""), (run.error or {}).get("message", "")
-    ended: dict[str, errors.FleetError | None] = {
-        "succeeded": None,
-        "failed": errors.TaskFailed(message, kind=kind),
-        "rejected": errors.TaskRejected(kind, message),
-        "expired": errors.TaskExpired(message),
-    }
-    if run.state not in ended:
+    if not runs.is_final(run.state):
         return None
-    return Outcome(run.id, run.host_id, run.state, reply=run.reply, error=ended[run.state])
+    error = error_from({"state": run.state, **(run.error or {})}) if run.state != "succeeded" else None
+    return Outcome(run.id, run.host_id, run.state, reply=run.reply, error=error)

@@ -6,8 +6,9 @@ from fleet.contracts.contract import (
     Performer,
     Reply,
     Request,
+    Restart,
     Risk,
     RunContext,
 )
 
-__all__ = ["AnyContract", "Contract", "Performer", "Reply", "Request", "Risk", "RunContext"]
+__all__ = ["AnyContract", "Contract", "Performer", "Reply", "Request", "Restart", "Risk", "RunContext"]

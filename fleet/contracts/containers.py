@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from fleet.contracts.contract import Contract, Reply, Request, Risk
+from fleet.contracts.contract import Contract, Reply, Request, Restart, Risk
 
 #: A container's name or (a prefix of) its id, as the Engine accepts them (moby, daemon/names/names.go).
 ContainerRef = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
@@ -107,5 +107,6 @@ RESTART = Contract(
     reply=ContainerState,
     risk=Risk.CHANGES,
     idempotent=False,
+    on_restart=Restart.RECONCILE,
 )
 ALL = (LIST, INSPECT, START, STOP, RESTART)

@@ -7,6 +7,7 @@ meet there.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,6 +28,23 @@ class Risk(StrEnum):
     DESTROYS = "destroys"
     #: runs a program of the caller's choice
     EXECUTES = "executes"
+
+
+class Restart(StrEnum):
+    """What the next worker session does about a run of this contract that was begun and has no known end.
+
+    A contract with `perform` runs under a supervisor that outlives the worker: its word comes first, and this is for
+    runs of which it has none (the machine went down, or somebody killed it too).
+    """
+
+    #: run it again, as the next attempt; three times at most
+    RERUN = "rerun"
+    #: compare with what the Engine shows: it had its effect (and succeeds), or it runs again
+    RECONCILE = "reconcile"
+    #: give it back to the control plane, which queues it anew
+    HAND_BACK = "hand_back"
+    #: it may have had its effect: it ends as `unknown`, and somebody has to look
+    UNKNOWN = "unknown"
 
 
 class Request(BaseModel):
@@ -67,9 +85,10 @@ ReplyT = TypeVar("ReplyT", bound=Reply)
 class Contract(Generic[RequestT, ReplyT]):
     """A task name with what goes in, what comes out, what it may do, and whether it may be done twice.
 
-    `perform` is where a package's own function lies (`"package.module:function"`, called with the request and a
-    `RunContext`, returning the reply); it is imported on hosts only. Fleet's own contracts leave it empty: theirs lie
-    in `workers/`.
+    `on_restart` is derived from `idempotent` unless it is given. `limit` is how long one attempt may take where a push
+    says nothing. `perform` is where a package's own function lies (`"package.module:function"`, called with the request
+    and a `RunContext`, returning the reply); it is imported on hosts only, in a process of its own. Fleet's own
+    contracts leave it empty: theirs lie in `workers/`.
     """
 
     name: str
@@ -78,7 +97,14 @@ class Contract(Generic[RequestT, ReplyT]):
     reply: type[ReplyT]
     risk: Risk
     idempotent: bool
+    on_restart: Restart | None = None
+    limit: timedelta = timedelta(hours=1)
     perform: str = ""
+
+    @property
+    def restart(self) -> Restart:
+        """What a restart of the worker does with a run that had begun."""
+        return self.on_restart or (Restart.RERUN if self.idempotent else Restart.UNKNOWN)
 
     def parse(self, arguments: Mapping[str, Any]) -> RequestT:
         """Check arguments and return the request.

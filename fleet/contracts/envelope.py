@@ -8,6 +8,32 @@ from pydantic import BaseModel, ConfigDict, Field
 HEADER = "fleet"
 #: The version that this code writes, and the only one that it reads.
 VERSION = 1
+#: A week: what takes longer than that is no task.
+LONGEST_LIMIT_SECONDS = 7 * 86_400.0
+#: How long a message may be on its way at most, from its submission or, where it has one, its `not_before`. Journals
+#: remember runs for longer (`workers.host.pruning`), so that a message is never taken for a new one.
+LONGEST_WAY_SECONDS = 30 * 86_400.0
+
+
+class Limits(BaseModel):
+    """How long one attempt may take, in seconds by the host's monotonic clock."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: after it the task is asked to stop (a `errors.SoftTimeLimit` in user code); None for no such warning
+    soft_seconds: float | None = Field(None, gt=0, le=LONGEST_LIMIT_SECONDS)
+    #: after it the attempt is ended
+    hard_seconds: float = Field(gt=0, le=LONGEST_LIMIT_SECONDS)
+
+
+class Retry(BaseModel):
+    """Whether a failed attempt is followed by another, and when: backoff × 2ⁿ seconds later, with a cap and jitter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_retries: int = Field(0, ge=0, le=100)
+    backoff_seconds: float = Field(1.0, ge=0, le=86_400)
+    backoff_max_seconds: float = Field(600.0, ge=0, le=86_400)
 
 
 class Envelope(BaseModel):
@@ -24,6 +50,13 @@ class Envelope(BaseModel):
     submitted_at: float
     #: unix seconds by the broker's clock after which the run must not begin; None for no limit
     not_after: float | None = None
+    #: unix seconds by the broker's clock before which the run does not begin; it waits in the host's journal
+    not_before: float | None = None
+    #: None for the contract's own
+    limits: Limits | None = None
+    retry: Retry = Retry()
+    #: the run that this one repeats at somebody's request
+    retry_of: str | None = Field(None, max_length=100)
     description: str = Field("", max_length=4096)
     metadata: dict[str, Any] = {}
     #: id that the runs of one push share

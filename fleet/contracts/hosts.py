@@ -1,8 +1,21 @@
 """Contracts about the host itself."""
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from fleet.contracts.contract import Contract, Reply, Request, Risk
+
+
+class Availability(StrEnum):
+    """Whether a host takes new work. What runs, runs on in any case."""
+
+    #: takes what comes
+    ACTIVE = "active"
+    #: takes nothing; its queue waits for it
+    PAUSED = "paused"
+    #: takes nothing, and is to be pushed nothing either: it is about to be switched off
+    DRAINING = "draining"
 
 
 class Ping(Request):

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet.contracts.hosts import Availability
+
 #: The interval of heartbeats, before a jitter of ± 20 %.
 HEARTBEAT_INTERVAL = timedelta(seconds=10)
 #: How long a presence key lives without renewal: three heartbeats at their slowest.
@@ -46,6 +48,11 @@ class Heartbeat(BaseModel):
     queue_length: int
     #: reports not yet handed to the broker
     outbox_length: int = 0
+    #: runs that a crash interrupted and that have not ended since
+    recovering: int = 0
+    #: items that could not be parsed or were refused (`names.dead`)
+    dead_letters: int = 0
+    availability: Availability = Availability.ACTIVE
     #: whether the Docker Engine answered last; None while that is not known
     docker_reachable: bool | None
     #: local clock minus the broker's, in seconds

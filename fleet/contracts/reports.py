@@ -1,7 +1,7 @@
 """Reports: what hosts and principals tell the control plane, one JSON object each, in their own append-only list.
 
 A host numbers its reports without gaps within an epoch (one worker session), so the control plane can prove that none
-is missing. A principal's only report is `run.queued`, keyed by the run.
+is missing. A principal reports `run.queued`, keyed by the run, and `run.cancel_requested`.
 """
 
 from enum import StrEnum
@@ -22,6 +22,15 @@ class Kind(StrEnum):
     RUN_ACCEPTED = "run.accepted"
     #: the run was claimed and begins; data: {}
     RUN_STARTED = "run.started"
+    #: the worker ended while it ran, and a new session takes it up; data: {"how": one of `contract.Restart`, or
+    #: "spool" where the run's supervisor outlived the worker}. The attempt is the one that comes, or goes on
+    RUN_RECOVERING = "run.recovering"
+    #: an attempt failed and another follows (its number is the report's); data: {"kind": str, "message": str,
+    #: "not_before": float, "duration_seconds": float}
+    RUN_RETRYING = "run.retrying"
+    #: the host gives a run back that it had begun; the control plane sends it again, and the report's attempt
+    #: is the one to come; data: {}
+    RUN_HANDED_BACK = "run.handed_back"
     #: data: {"step": str, "percent": float | None}
     RUN_PROGRESSED = "run.progressed"
     #: data: {"reply": {...}, "duration_seconds": float}
@@ -32,12 +41,24 @@ class Kind(StrEnum):
     RUN_REJECTED = "run.rejected"
     #: its time was over before it began; data: {"expired_at": float}
     RUN_EXPIRED = "run.expired"
+    #: ended because somebody asked for it; data: {"by": str, "reason": str, "begun": bool}
+    RUN_CANCELLED = "run.cancelled"
+    #: it began, and nobody can say whether it had its effect; it is not begun again; data: {"message": str}
+    RUN_UNKNOWN = "run.unknown"
+    #: a principal asks for the end of a run, of its host as well (`contracts.control`); data: {"reason": str}
+    RUN_CANCEL_REQUESTED = "run.cancel_requested"
     #: an item of the queue that is no task message; data: {"reason": str, "detail": str, "size": int}
     MESSAGE_REFUSED = "message.refused"
-    #: a worker session began; data: {"facts": {...}, "version": str}
+    #: a worker session began; data: {"facts": {...}, "version": str, "journal": str, "unfinished": [run id, ...]}.
+    #: `journal` identifies the journal file; `unfinished` are all runs in it that have not ended, and None where they
+    #: are more than a report holds
     HOST_REGISTERED = "host.registered"
     #: a worker session ended cleanly; data: {}
     HOST_DEREGISTERED = "host.deregistered"
+    #: the host obeys a change of its availability; data: {"availability": one of `contracts.hosts.Availability`}
+    HOST_AVAILABILITY_CHANGED = "host.availability_changed"
+    #: a newer session of the same host has taken over, and this one ends; data: {"newer": int}
+    HOST_FENCED = "host.fenced"
     #: all containers of the host; data: {"containers": [Container, ...]}; replaces what was known
     INVENTORY_SYNCED = "inventory.synced"
     #: data: {"changed": [Container, ...], "removed": [docker id, ...]} since the last inventory report
@@ -79,6 +100,19 @@ class Queued(BaseModel):
     submitted_at: float
     #: unix seconds after which the host must not begin the run; None for no limit
     not_after: float | None = None
+    #: unix seconds before which the host does not begin it; None for at once
+    not_before: float | None = None
+    #: seconds that one attempt may take at most; None in what older senders wrote
+    limit_seconds: float | None = None
+    #: seconds after which an attempt is asked to stop; None for no such warning
+    soft_limit_seconds: float | None = None
+    #: attempts that may follow a failed one
+    max_retries: int = 0
+    #: seconds before the first of them, and between two at most; None in what older senders wrote
+    backoff_seconds: float | None = None
+    backoff_max_seconds: float | None = None
+    #: the run that this one was made from by `fleet task retry`
+    retry_of: str | None = Field(None, max_length=100)
     #: the runs of one push share it; None for a single run
     batch: str | None = Field(None, max_length=36)
     #: the queue item, byte for byte (it is JSON, hence text)

@@ -144,6 +144,9 @@ class Stack:
         if services.is_checkout():
             path = settings_module.environment().get("PYTHONPATH")
             variables["PYTHONPATH"] = os.pathsep.join([str(services.folder()), *([path] if path else [])])
+        if command == "worker":
+            # Ctrl-C leaves nothing behind within three seconds: what runs then goes on at the next start.
+            variables["FLEET_STOP_GRACE"] = "PT0.5S"
         if command == "worker" and not self._settings.credential_path(self.host).exists():
             variables["FLEET_TOKEN"] = self._token()
         return settings_module.environment(**variables)

@@ -23,6 +23,10 @@ class Host(SQLModel, table=True):
 
     id: str = Field(primary_key=True, max_length=63)
     membership: str = Field(default=Membership.ACCEPTED, max_length=16)
+    #: whether it is to take new work, as somebody decided; one of `contracts.hosts.Availability`
+    availability: str = Field(default="active", max_length=16, sa_column_kwargs={"server_default": "active"})
+    #: identifies the journal file of its newest session
+    journal: str | None = Field(default=None, max_length=36)
     #: by a token or an admin, never by the host itself
     labels: dict[str, str] = Field(default_factory=dict, sa_type=Json)
     #: the host's own words: `contracts.hosts.Facts` as JSON, empty before the first registration

@@ -18,6 +18,8 @@ class RunState(StrEnum):
     ACCEPTED = "accepted"
     #: being carried out
     RUNNING = "running"
+    #: the worker ended while it ran; a new session finds out, or runs it again
+    RECOVERING = "recovering"
     #: carried out, with a reply
     SUCCEEDED = "succeeded"
     #: carried out, with an error
@@ -26,6 +28,10 @@ class RunState(StrEnum):
     REJECTED = "rejected"
     #: its time was over before it began; it never ran
     EXPIRED = "expired"
+    #: ended, or never begun, because somebody asked for it
+    CANCELLED = "cancelled"
+    #: begun, and nobody can say what became of it; a late report of its host may still settle it
+    UNKNOWN = "unknown"
 
 
 class Run(SQLModel, table=True):
@@ -42,19 +48,31 @@ class Run(SQLModel, table=True):
     meta: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     submitted_by: str = ""
     submitted_at: datetime = Field(index=True, sa_type=UtcDateTime)
+    #: the newest attempt that a host spoke of
+    attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
     #: accepted by the host
     assigned_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     not_after: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    not_before: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: how long one attempt may take; None where its `run.queued` has not come
+    limit_seconds: float | None = None
+    max_retries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    #: the run that this one repeats at somebody's request
+    retry_of: str | None = Field(default=None, max_length=100)
     batch: str | None = Field(default=None, index=True, max_length=36)
+    cancel_requested_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    cancel_requested_by: str | None = Field(default=None, max_length=63)
+    #: when the control plane sent the message again last, because no host had it
+    sent_again_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     #: latest progress: {"step": …, "percent": …}
     progress: dict[str, Any] | None = Field(default=None, sa_type=Json)
     #: the contract's reply; None unless succeeded
     reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
     #: {"kind": …, "message": …}; None unless failed, rejected or expired
     error: dict[str, Any] | None = Field(default=None, sa_type=Json)
-    #: the queue item as it was pushed, to send again; None once the host has accepted it
+    #: the queue item as it was pushed, to send again; None once the run has ended
     message: str | None = None
 
 
