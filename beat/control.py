@@ -7,6 +7,7 @@ from beat.scheduler import Entry
 LEASE_TASK = "fleet.beat.lease"
 PRESENCE_TASK = "fleet.beat.presence"
 REGISTRY_TASK = "fleet.beat.registry"
+RESCUE_TASK = "fleet.beat.rescue"
 
 ENTRIES = (
     Entry(
@@ -31,6 +32,17 @@ ENTRIES = (
         interval=timedelta(seconds=60),
         jitter=0.2,
         retry=timedelta(seconds=5),
-        why="a broker that lost its data gets the list of hosts back within a minute",
+        why="a broker that lost its data gets the list of hosts, and hosts their availability, back within a minute",
+    ),
+)
+#: In a thread of their own: what waits for a long queue or a slow database must not hold up the lease.
+SLOW_ENTRIES = (
+    Entry(
+        name="rescue",
+        task=RESCUE_TASK,
+        interval=timedelta(seconds=5),
+        jitter=0.1,
+        retry=timedelta(seconds=5),
+        why="a message that the broker lost is sent again 10 to 15 s after its push",
     ),
 )

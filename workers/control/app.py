@@ -1,4 +1,4 @@
-"""The control worker's process: enrollment desk, ingest, and a beat, on one broker and one database.
+"""The control worker's process: enrollment desk, ingest, beats, and metrics, on one broker and one database.
 
 Any number may run; one holds the lease and writes the ledger, all of them serve joining hosts.
 """
@@ -15,14 +15,16 @@ from sqlalchemy import Engine
 from beat import control as schedule
 from beat.lease import Lease
 from beat.scheduler import BeatThread
-from fleet import db, errors, inventory, logs, names
+from fleet import availability, db, errors, inventory, logs, names
 from fleet.broker import app as broker_app
 from fleet.broker.connection import check, check_durability, connect
 from fleet.local.signals import Signals
 from fleet.settings import Settings
+from workers.control import metrics
 from workers.control.enrollment import EnrollmentDesk
 from workers.control.ingest import Ingest
 from workers.control.presence import PresenceSweep
+from workers.control.rescue import Rescue
 
 log = logs.get(__name__)
 
@@ -55,7 +57,11 @@ def main(settings: Settings) -> int:
             beat_client=beat_client,
             ingest_client=stack.enter_context(closing(connect(url, name="control", connections=4))),
             desk_client=stack.enter_context(closing(connect(url, name="control-enrollment"))),
+            rescue_client=stack.enter_context(closing(connect(url, name="control-rescue"))),
         )
+        if settings.metrics_address is not None:
+            metrics_client = stack.enter_context(closing(connect(url, name="control-metrics", timeout=_BEAT_TIMEOUT)))
+            stack.enter_context(metrics.serve(settings.metrics_address, engine=engine, client=metrics_client))
         worker.start()
         while not signals.asks_to_stop(signals.wait(timedelta(days=1).total_seconds())):
             pass
@@ -74,15 +80,20 @@ class ControlWorker:
         beat_client: "redis.Redis",
         ingest_client: "redis.Redis",
         desk_client: "redis.Redis",
+        rescue_client: "redis.Redis",
     ) -> None:
         self._lease = Lease(beat_client, key=names.CONTROL_LEASE)
         self._desk = EnrollmentDesk(engine=engine, client=desk_client)
         self._ingest = Ingest(engine=engine, client=ingest_client, lease=self._lease)
         sweep = PresenceSweep(engine=engine, client=beat_client)
 
+        rescue = Rescue(engine=engine, client=rescue_client, lease=self._lease)
+
         def publish_registry() -> None:
             with db.session(engine, write=False) as session:
                 inventory.publish_hosts(session, beat_client)
+                if self._lease.held():
+                    availability.remind(session, beat_client)
 
         def sweep_presence() -> None:
             if self._lease.held():
@@ -94,10 +105,13 @@ class ControlWorker:
         _register(app, schedule.LEASE_TASK, self._lease.attempt)
         _register(app, schedule.PRESENCE_TASK, sweep_presence)
         _register(app, schedule.REGISTRY_TASK, publish_registry)
+        _register(app, schedule.RESCUE_TASK, rescue.run)
         self._beat = BeatThread(app, schedule.ENTRIES, name="beat")
+        self._slow_beat = BeatThread(app, schedule.SLOW_ENTRIES, name="slow-beat")
 
     def start(self) -> None:
         self._beat.start()
+        self._slow_beat.start()
         self._ingest.start()
         self._desk.start()
         log.info("control.started")
@@ -109,10 +123,13 @@ class ControlWorker:
         def left() -> timedelta:
             return timedelta(seconds=max(0.0, ends - time.monotonic()))
 
-        self._desk.stop(timeout=timedelta(0))  # told first, because it takes longest to listen
+        # told first, because they take longest to listen
+        self._desk.stop(timeout=timedelta(0))
+        self._slow_beat.stop(timeout=timedelta(0))
         self._ingest.stop(left())
         self._beat.stop(timeout=left())
         self._desk.stop(timeout=left())
+        self._slow_beat.stop(timeout=left())
         try:
             self._lease.release()
         except redis.RedisError as exc:

@@ -1,13 +1,13 @@
 """Ingest: the loop that carries reports from the broker into the database.
 
 In this order: read the tails of the lists that have news, commit them in one transaction, remove them while the lease
-is still mine, acknowledge to the hosts, tell the watchers. Killed between any two of these, the next turn (of whoever
-holds the lease then) reads the same items again, and the cursors make that harmless. While database or broker is away
-the reports stay where they are. Which lists have news says `fleet:reports:dirty`; marks that were taken by somebody who
-died are made good by a look at every list, in full when the lease is gained and at the known senders' every 30 s.
+is still mine, acknowledge to the hosts, tell the watchers, attend to runs that need something in the broker. Killed
+between any two of these, the next turn (of whoever holds the lease then) reads the same items again, and the cursors
+make that harmless. While database or broker is away the reports stay where they are. Which lists have news says
+`fleet:reports:dirty`; marks that were taken by somebody who died are made good by a look at every list, in full when
+the lease is gained and at the known senders' every 30 s.
 """
 
-import json
 import random
 import threading
 import time
@@ -20,8 +20,11 @@ import redis
 from redis.client import NEVER_DECODE
 from sqlalchemy import Engine
 
-from fleet import audit, db, errors, logs, names
-from workers.control import recording
+from fleet import db, errors, logs, names
+from fleet.contracts.control import ReportsAcknowledged, ReportsMissing
+from workers.control import recording, watchers
+from workers.control.attending import Attending
+from workers.control.gaps import Gaps
 from workers.control.recording import Batch, Recorded
 
 log = logs.get(__name__)
@@ -29,6 +32,9 @@ log = logs.get(__name__)
 SWEEP_INTERVAL = timedelta(seconds=30)
 #: While there was news in the last two seconds a caller is probably waiting; otherwise ten looks a second are enough.
 _POLL_BUSY, _POLL_IDLE, _BUSY_FOR = 0.02, 0.1, 2.0
+#: After a round that took everything, reports gather for so long: one transaction for each would leave the machine less
+#: for the work that they are about.
+_LINGER = 0.03
 #: How long another control worker's lease is left alone before it is asked for again.
 _LEASE_POLL = 0.5
 _BACKOFF_FIRST, _BACKOFF_LONGEST = 0.2, 5.0
@@ -52,12 +58,19 @@ class Ingest:
     """Takes in reports in a thread of its own, from `start` to `stop`, whenever the lease is held."""
 
     def __init__(
-        self, *, engine: Engine, client: "redis.Redis", lease: Lease, sweep_interval: timedelta = SWEEP_INTERVAL
+        self,
+        *,
+        engine: Engine,
+        client: "redis.Redis",
+        lease: Lease,
+        sweep_interval: timedelta = SWEEP_INTERVAL,
     ) -> None:
         self._engine = engine
         self._client = client
         self._lease = lease
+        self._attending = Attending(engine=engine, client=client)
         self._sweep_interval = sweep_interval.total_seconds()
+        self._gaps = Gaps()
         self._stop = threading.Event()
         self.stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -66,6 +79,8 @@ class Ingest:
         #: monotonic times; None: all lists have to be looked at
         self._swept_at: float | None = None
         self._news_at = 0.0
+        #: runs that something in the broker is to be done for
+        self._unattended: set[str] = set()
         self._backoff = 0.0
 
     def start(self) -> None:
@@ -89,8 +104,10 @@ class Ingest:
         if not batches:
             return False
         recorded = self.record(batches)
-        self.release(batches, recorded)
+        released = self.release(batches, recorded)
         self.publish(recorded)
+        if released:
+            self._unattended |= recorded.unattended
         return True
 
     def take(self) -> list[Batch]:
@@ -121,7 +138,7 @@ class Ingest:
         """Commit batches in one transaction; one by one where an item among them cannot be stored."""
         try:
             with db.session(self._engine) as session:
-                return recording.record(session, batches)
+                return recording.record(session, batches, waits_for=self._gaps.waits_for)
         except errors.FleetError:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever an item does, it must not stop the others
@@ -130,6 +147,11 @@ class Ingest:
 
     def release(self, batches: Sequence[Batch], recorded: Recorded) -> bool:
         """Remove recorded batches and acknowledge them while the lease is mine; return whether it was."""
+        questions = [
+            (host, ReportsMissing(epoch=epoch, seq=seq))
+            for (host, epoch), seq in recorded.missing.items()
+            if self._gaps.to_ask(host, epoch, seq)
+        ]
         pipeline: Any
         for _ in range(_REMOVAL_TRIES):
             with self._client.pipeline(transaction=True) as pipeline:
@@ -143,8 +165,10 @@ class Ingest:
                     pipeline.ltrim(names.reports(batch.sender), 0, -len(batch.items) - 1)
                 for host, sessions in recorded.taken_in.items():
                     for epoch, seq in sessions.items():
-                        told = {"v": 1, "kind": "reports.acknowledged", "epoch": epoch, "seq": seq}
-                        pipeline.lpush(names.control(host), json.dumps(told))
+                        told = ReportsAcknowledged(epoch=epoch, seq=seq)
+                        pipeline.lpush(names.control(host), told.model_dump_json())
+                for host, question in questions:
+                    pipeline.lpush(names.control(host), question.model_dump_json())
                 try:
                     pipeline.execute()
                 except redis.WatchError:
@@ -156,18 +180,14 @@ class Ingest:
         return False
 
     def publish(self, recorded: Recorded) -> None:
-        """Tell watchers what was committed.
+        """Tell watchers what was committed."""
+        watchers.tell(self._client, recorded.events)
 
-        Where nobody watches, nothing is sent: that saves a sixth of the work. Who subscribes a moment later finds these
-        events in the database, for they were committed before the question.
-        """
-        subscribers: Any = self._client.pubsub_numsub(names.WATCH)
-        if not recorded.events or not subscribers[0][1]:
-            return
-        with self._client.pipeline(transaction=False) as pipeline:
-            for event in recorded.events:
-                pipeline.publish(names.WATCH, json.dumps(audit.row_to_wire(event)))
-            pipeline.execute()
+    def attend(self) -> None:
+        """Do in the broker what was recorded for it to be done; tried again until it works."""
+        if self._unattended:
+            self._attending.attend(self._unattended)
+            self._unattended.clear()
 
     def sweep(self) -> None:
         """Look at every known sender's list, for marks that were lost."""
@@ -210,6 +230,7 @@ class Ingest:
             elif time.monotonic() - self._swept_at > self._sweep_interval:
                 self.sweep()
             news = self.step()
+            self.attend()
         except (errors.FleetError, redis.RedisError) as exc:
             return self._pause(str(exc))
         except Exception as exc:  # the loop outlives a fault of ours; reports stay where they are meanwhile
@@ -220,7 +241,7 @@ class Ingest:
             log.info("ingest.resumed")
         if news:
             self._news_at = time.monotonic()
-            return 0
+            return 0 if self._pending else _LINGER
         return _POLL_BUSY if time.monotonic() - self._news_at < _BUSY_FOR else _POLL_IDLE
 
     def _pause(self, reason: str) -> float:
@@ -247,7 +268,8 @@ class Ingest:
             for item in batch.items:
                 try:
                     with db.session(self._engine) as session:
-                        parts.append(recording.record(session, [Batch(batch.sender, [item])]))
+                        one = Batch(batch.sender, [item])
+                        parts.append(recording.record(session, [one], waits_for=self._gaps.waits_for))
                 except errors.FleetError:
                     raise
                 except Exception as exc:  # noqa: BLE001 - as above
@@ -267,6 +289,7 @@ class Ingest:
 
     def _forget(self) -> None:
         self._pending.clear()
+        self._unattended.clear()  # the next holder's rescue begins with it
         self._swept_at = None
 
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fleet import canonical, clock, errors, names, runs
 from fleet.contracts.containers import Container
@@ -22,6 +22,8 @@ LARGEST_ITEM = 4 * 1024 * 1024
 _EXCERPT = 200
 _CONTAINERS = TypeAdapter(tuple[Container, ...])
 _IDS = TypeAdapter(tuple[str, ...])
+#: As in `fleet.contracts.control.CancelRun`.
+_LONGEST_REASON = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +34,27 @@ class Inventory:
     removed: tuple[str, ...] = ()
 
 
+class Registered(BaseModel):
+    """The checked data of `host.registered`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    facts: Facts
+    #: None from workers that do not say
+    journal: str | None = Field(None, max_length=36)
+    unfinished: frozenset[str] | None = None
+
+
+#: What the data of some kinds of reports are checked as.
+Payload = Registered | Inventory | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """One item, read. Without a report `reason` and `evidence` say why."""
 
     report: Report | None = None
-    #: `Facts` of a registration, `Inventory` of an inventory report, else None
-    payload: Facts | Inventory | None = None
+    payload: Payload = None
     epoch: int = 0
     seq: int = 0
     #: of the item, in bytes
@@ -71,29 +87,35 @@ def read(item: bytes, sender: str) -> Reading:
     return Reading(report=plain, payload=payload, epoch=report.epoch, seq=report.seq, size=len(item))
 
 
-def _from_principal(report: Report, sender: str) -> Facts | Inventory | None:
+def _from_principal(report: Report, sender: str) -> Payload:
+    if report.kind is Kind.RUN_CANCEL_REQUESTED:
+        names.host_of_run(report.run or "")
+        reason = report.data.get("reason", "")
+        if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
+            raise ValueError(f"reason: a text of {_LONGEST_REASON} characters at most")
+        return None
     if report.kind is not Kind.RUN_QUEUED:
-        raise ValueError(f"a principal reports run.queued, not {report.kind}")
+        raise ValueError(f"a principal reports run.queued and run.cancel_requested, not {report.kind}")
     queued = Queued.model_validate(report.data)
     if names.host_of_run(report.run or "") != queued.host:
         raise ValueError(f"the run {report.run} is not for host {queued.host}")
     if names.principal_sender(queued.submitted_by) != sender:
         raise ValueError(f"submitted by {queued.submitted_by}")
-    clock.from_unix(queued.submitted_at)
-    if queued.not_after is not None:
-        clock.from_unix(queued.not_after)
+    for moment in (queued.submitted_at, queued.not_after, queued.not_before):
+        if moment is not None:
+            clock.from_unix(moment)
     return None
 
 
-def _from_host(report: Report, sender: str) -> Facts | Inventory | None:
+def _from_host(report: Report, sender: str) -> Payload:
     if report.seq < 1:
         raise ValueError("a host's report has a number, from 1")
-    if report.kind is Kind.RUN_QUEUED:
-        raise ValueError("run.queued is a principal's to say")
+    if report.kind in {Kind.RUN_QUEUED, Kind.RUN_CANCEL_REQUESTED}:
+        raise ValueError(f"{report.kind} is a principal's to say")
     if report.kind in runs.KINDS and names.host_of_run(report.run or "") != sender:
         raise ValueError(f"the run {report.run} is another host's")
     if report.kind is Kind.HOST_REGISTERED:
-        return Facts.model_validate(report.data.get("facts"))
+        return Registered.model_validate(report.data)
     if report.kind is Kind.INVENTORY_SYNCED:
         return Inventory(containers=_CONTAINERS.validate_python(report.data.get("containers")))
     if report.kind is Kind.INVENTORY_CHANGED:

@@ -5,24 +5,21 @@ its cursor moved and changes nothing. Nothing here talks to the broker.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
-from fleet import audit, bulk, canonical, clock, db, inventory, runs
-from fleet.contracts.hosts import Facts
+from fleet import audit, bulk, clock, db, inventory, runs
 from fleet.contracts.reports import Kind, Report
 from fleet.models import ReportCursor
-from workers.control import reading
-from workers.control.reading import Inventory, Reading
+from fleet.runs import Registration
+from workers.control import entries, reading
+from workers.control.reading import Inventory, Reading, Registered
 
-#: Refusals recorded one by one in a batch; the rest of a flood is counted.
-_MOST_REFUSALS = 10
-#: Bytes of a report's data that the audit keeps; of longer data size and digest.
-_MOST_DATA = 16 * 1024
 _CURSORS: Table = ReportCursor.__table__  # type: ignore[attr-defined]
 
 
@@ -42,10 +39,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was committed: the rows of the audit to publish, and per host how far each of its sessions is taken in."""
+    """What was committed."""
 
+    #: rows of the audit, to publish
     events: Sequence[Mapping[str, Any]]
+    #: per host how far each of its sessions is taken in
     taken_in: Mapping[str, Mapping[int, int]]
+    #: runs that something in the broker is to be done for: cancelled, given back, forgotten
+    unattended: frozenset[str] = frozenset()
+    #: (host, session) → first number that is missing, and is waited for
+    missing: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, parts: Sequence["Recorded"]) -> "Recorded":
@@ -54,7 +57,17 @@ class Recorded:
         for part in parts:
             for host, sessions in part.taken_in.items():
                 taken_in.setdefault(host, {}).update(sessions)
-        return cls([event for part in parts for event in part.events], taken_in)
+        unattended = frozenset().union(*(part.unattended for part in parts))
+        missing = {session: first for part in parts for session, first in part.missing.items()}
+        return cls([event for part in parts for event in part.events], taken_in, unattended, missing)
+
+
+#: Says whether the report of a host, by session and number, is waited for, and what came after it is not taken in.
+WaitsFor = Callable[[str, int, int], bool]
+
+
+def _nothing_is_waited_for(_host: str, _epoch: int, _seq: int) -> bool:
+    return False
 
 
 @dataclass
@@ -68,11 +81,24 @@ class _Work:
     submissions: dict[str, str]
     taken_in: dict[str, dict[int, int]] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
+    #: requests to cancel, with what was read
+    cancels: list[Reading] = field(default_factory=list)
+    #: newest registration of each host
+    registrations: dict[str, Registration] = field(default_factory=dict)
+    #: runs of which each host has spoken after it registered
+    told_since: dict[str, list[str]] = field(default_factory=dict)
+    #: says whether reports that are missing are waited for, of which host, session, and from which number on
+    waits_for: WaitsFor = _nothing_is_waited_for
+    missing: dict[tuple[str, int], int] = field(default_factory=dict)
     entries: list[audit.Entry] = field(default_factory=list)
 
 
-def record(session: Session, batches: Sequence[Batch]) -> Recorded:
-    """Take in batches, in one order of writing: runs, inventory, cursors, and the audit last."""
+def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = _nothing_is_waited_for) -> Recorded:
+    """Take in batches, in one order of writing: runs, inventory, cursors, and the audit last.
+
+    Of a session in which a number is missing nothing later is taken in while `waits_for` says so: its host still has
+    it all, and is asked. Where that is not waited for, the gap goes on record.
+    """
     db.take(session, db.Lock.INGEST)
     # principals first: a run's `queued` then stands before what its host made of it
     ordered = sorted(batches, key=lambda batch: not batch.from_principal)
@@ -83,6 +109,7 @@ def record(session: Session, batches: Sequence[Batch]) -> Recorded:
         session=session,
         cursors=_load_cursors(session, [batch.sender for batch in batches]),
         submissions=runs.known_submissions(session, [run for run in queued if run]) if queued else {},
+        waits_for=waits_for,
     )
     known = dict(work.cursors)
     for batch, items in read:
@@ -91,10 +118,13 @@ def record(session: Session, batches: Sequence[Batch]) -> Recorded:
         elif batch.sender in members:
             _take_from_host(work, batch, items)
         else:
-            work.entries.append(_entry_of_stranger(batch))
-    runs.apply_many(session, work.reports)
+            work.entries.append(entries.of_stranger(batch.sender, len(batch.items)))
+    applied = runs.apply_many(session, work.reports)
+    work.entries.extend(entries.of_settled(run, state) for run, state in applied.settled)
+    unattended = {*applied.handed_back, *_take_cancels(work), *_take_registrations(work)}
     _store_cursors(session, {key: seq for key, seq in work.cursors.items() if known.get(key) != seq})
-    return Recorded(audit.record_many(session, work.entries), work.taken_in)
+    events = audit.record_many(session, work.entries)
+    return Recorded(events, work.taken_in, frozenset(unattended), work.missing)
 
 
 def refuse(session: Session, sender: str, item: bytes, reason: str) -> Recorded:
@@ -107,7 +137,7 @@ def refuse(session: Session, sender: str, item: bytes, reason: str) -> Recorded:
         _store_cursors(session, {(sender, found.epoch): newest})
         taken_in = {sender: {found.epoch: newest}}
     digest = {"size": len(item), "sha256": hashlib.sha256(item).hexdigest()}
-    entry = _refusal(sender, found.epoch, found.seq, {"reason": reason, **digest})
+    entry = entries.of_refusal(sender, found.epoch, found.seq, {"reason": reason, **digest})
     return Recorded(audit.record_many(session, [entry]), taken_in)
 
 
@@ -126,15 +156,18 @@ def _take_from_principal(work: _Work, batch: Batch, items: Sequence[Reading]) ->
         if report is None or report.run is None:
             refused.append(found)
             continue
+        if report.kind is Kind.RUN_CANCEL_REQUESTED:
+            work.cancels.append(found)
+            continue
         principal = batch.sender.removeprefix("p:")
         if report.run not in work.submissions:
             work.submissions[report.run] = principal
             work.reports.append(report)
-            work.entries.append(_entry(report, _host_of(report.run), size=found.size))
+            work.entries.append(entries.of_report(report, entries.host_of(report.run), size=found.size))
         elif work.submissions[report.run] != principal:
             evidence = {"run": report.run, "submitted_by": work.submissions[report.run]}
             refused.append(Reading(reason="the run is another principal's", evidence=evidence))
-    work.entries.extend(_refusals(batch.sender, refused))
+    work.entries.extend(entries.of_refusals(batch.sender, refused))
 
 
 def _take_from_host(work: _Work, batch: Batch, items: Sequence[Reading]) -> None:
@@ -143,21 +176,29 @@ def _take_from_host(work: _Work, batch: Batch, items: Sequence[Reading]) -> None
         numbered = found.epoch > 0 and found.seq > 0
         if numbered:
             newest = work.cursors.get((batch.sender, found.epoch), 0)
+            session = (batch.sender, found.epoch)
+            if session in work.missing:
+                continue  # decided for all that came after the gap
+            if found.seq > newest + 1 and work.waits_for(*session, newest + 1):
+                work.missing[session] = newest + 1
+                continue
             # acknowledged again: the last acknowledgement may have been lost
             work.taken_in.setdefault(batch.sender, {})[found.epoch] = max(newest, found.seq)
             if found.seq <= newest:
                 continue
             if found.seq > newest + 1:
-                work.entries.append(_missing(batch.sender, found.epoch, newest + 1, found.seq - 1))
+                work.entries.append(entries.of_gap(batch.sender, found.epoch, newest + 1, found.seq - 1))
             work.cursors[(batch.sender, found.epoch)] = found.seq
         if found.report is None or not numbered:
             refused.append(found if found.report is None else Reading(reason="without a number"))
             continue
         work.reports.append(found.report)
+        if found.report.run and batch.sender in work.registrations:
+            work.told_since[batch.sender].append(found.report.run)
         entry = _perform(work, batch.sender, found)
         if entry:
             work.entries.append(entry)
-    work.entries.extend(_refusals(batch.sender, refused))
+    work.entries.extend(entries.of_refusals(batch.sender, refused))
 
 
 def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
@@ -167,10 +208,11 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
     at = clock.from_unix(report.at)
     if report.kind is Kind.HOST_DEREGISTERED:
         inventory.deregister(work.session, host, at=at)
-    if isinstance(payload, Facts):
-        inventory.register(work.session, host, facts=payload, at=at)
+    if isinstance(payload, Registered):
+        inventory.register(work.session, host, facts=payload.facts, at=at)
+        _note_registration(work, host, payload, at=at, epoch=report.epoch)
     if not isinstance(payload, Inventory):
-        return _entry(report, host, size=found.size)
+        return entries.of_report(report, host, size=found.size)
     if report.kind is Kind.INVENTORY_SYNCED:
         difference = inventory.sync_containers(work.session, host, payload.containers, at=at)
     else:
@@ -178,75 +220,48 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
     if not difference:
         return None  # a full sync that found nothing new, every minute from every host, is no step of anything
     data = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
-    return _entry(report, host, size=found.size, data=data)
+    return entries.of_report(report, host, size=found.size, data=data)
 
 
-def _host_of(run_id: str) -> str:
-    """Return the host in a run id that has been checked."""
-    return run_id.partition(":")[0]
+def _note_registration(work: _Work, host: str, payload: Registered, *, at: datetime, epoch: int) -> None:
+    """Note what the newest session has; an older one that is heard late, of another journal perhaps, does not count."""
+    if epoch >= max(known for sender, known in work.cursors if sender == host):
+        work.registrations[host] = Registration(
+            host=host, at=at, journal=payload.journal, unfinished=payload.unfinished
+        )
+        work.told_since[host] = []
 
 
-def _entry(report: Report, host: str, *, size: int, data: Mapping[str, Any] | None = None) -> audit.Entry:
-    return audit.Entry(
-        event=report.kind.value,
-        actor=report.sender,
-        host_id=host,
-        run_id=report.run if report.kind in runs.KINDS else None,
-        occurred_at=clock.from_unix(report.at),
-        epoch=report.epoch,
-        seq=report.seq,
-        data=_bounded(_told(report) if data is None else data, size),
-    )
+def _take_cancels(work: _Work) -> list[str]:
+    """Write down who asked for the end of what; return the runs that may still be taken out of their queues."""
+    reports = [found.report for found in work.cancels if found.report]
+    sizes = {id(found.report): found.size for found in work.cancels}
+    attended = []
+    for request in runs.request_cancels(work.session, reports):
+        if request.state is None:
+            evidence = {"run": request.report.run, "kind": request.report.kind.value}
+            work.entries.extend(
+                entries.of_refusals(request.report.sender, [Reading(reason="no such run", evidence=evidence)])
+            )
+        elif not request.repeated:
+            work.entries.append(entries.of_cancel(request, size=sizes[id(request.report)]))
+        if request.first or request.repeated:
+            attended.append(request.report.run or "")
+    return attended
 
 
-def _told(report: Report) -> Mapping[str, Any]:
-    """Return what the audit keeps of a report: all, but for what the run's row holds and may be large or private."""
-    data = dict(report.data)
-    if report.kind is Kind.RUN_QUEUED:
-        del data["arguments"]
-        data["message_sha256"] = hashlib.sha256(data.pop("message").encode()).hexdigest()
-    elif report.kind is Kind.RUN_SUCCEEDED:
-        data["reply_sha256"] = hashlib.sha256(canonical.encode(data.pop("reply", None))).hexdigest()
-    if report.attempt is not None:
-        data["attempt"] = report.attempt
-    return data
-
-
-def _bounded(data: Mapping[str, Any], size: int) -> Mapping[str, Any]:
-    """Return data, or what identifies them where they are large; they come from an item of `size` bytes."""
-    if size * 6 <= _MOST_DATA:  # a character grows to six at most (\\u0000)
-        return data
-    encoded = canonical.encode(canonical.plain(dict(data)))
-    if len(encoded) <= _MOST_DATA:
-        return data
-    return {"truncated": True, "size": len(encoded), "sha256": hashlib.sha256(encoded).hexdigest()}
-
-
-def _entry_of_stranger(batch: Batch) -> audit.Entry:
-    data = {"reason": "the host is not enrolled", "count": len(batch.items)}
-    return audit.Entry(event="report.refused", actor="control", host_id=batch.sender, data=data)
-
-
-def _missing(host: str, epoch: int, first: int, last: int) -> audit.Entry:
-    data = {"first": first, "last": last}
-    return audit.Entry(event="report.missing", actor="control", host_id=host, epoch=epoch, seq=last, data=data)
-
-
-def _refusals(sender: str, refused: Sequence[Reading]) -> list[audit.Entry]:
-    entries = [
-        _refusal(sender, found.epoch, found.seq, {"reason": found.reason, **(found.evidence or {})})
-        for found in refused[:_MOST_REFUSALS]
-    ]
-    if len(refused) > _MOST_REFUSALS:
-        data = {"reason": "more of the kind", "count": len(refused) - _MOST_REFUSALS}
-        entries.append(_refusal(sender, 0, 0, data))
-    return entries
-
-
-def _refusal(sender: str, epoch: int, seq: int, data: Mapping[str, Any]) -> audit.Entry:
-    host = None if sender.startswith("p:") else sender
-    told = {"sender": sender, **data}
-    return audit.Entry(event="report.refused", actor="control", host_id=host, epoch=epoch, seq=seq, data=told)
+def _take_registrations(work: _Work) -> list[str]:
+    """Take up what hosts have forgotten; return the runs that are sent again, or whose callers are to be told."""
+    unattended: list[str] = []
+    for host, registration in sorted(work.registrations.items()):
+        found = runs.forget_missing(work.session, registration, told_since=work.told_since[host])
+        for run, (state, attempt) in found.requeued.items():
+            work.entries.append(entries.of_requeued(run, state, attempt))
+        verdicts = {verdict.run: verdict for verdict in found.lost}
+        settled = runs.settle(work.session, verdicts, at=registration.at)
+        work.entries.extend(entries.of_ended(run) for run in settled)
+        unattended += [*found.requeued, *(run.id for run in settled)]
+    return unattended
 
 
 def _load_cursors(session: Session, senders: Sequence[str]) -> dict[tuple[str, int], int]:

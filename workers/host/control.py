@@ -1,10 +1,10 @@
-"""The control list: what the control plane says to the worker itself, read by a thread and connection of its own.
+"""The control list: what is said to the worker itself, read by a thread and connection of its own.
 
 A full pool stops reading the queue, so such words never travel through it. A message is looked at, acted upon and only
-then removed; every action may be repeated without harm.
+then removed; every action may be repeated without harm. The same thread looks whether a newer session of this host has
+begun: then this one ends.
 """
 
-import json
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
@@ -12,26 +12,42 @@ from datetime import timedelta
 from typing import Any
 
 import redis
+from pydantic import ValidationError
 from redis.client import NEVER_DECODE
 
 from fleet import logs, names
+from fleet.contracts.control import READER
 
 log = logs.get(__name__)
 
-#: How long one read waits; less than the connection's time-out, and the longest a stop has to wait.
+#: How long one read waits; less than the connection's time-out, and the longest a stop or a newer session has to wait.
 _BLOCK_SECONDS = 1
 _RETRY = timedelta(seconds=1)
+#: Messages that are read at once before the worker begins to work.
+_PAGE = 200
 
-Handler = Callable[[Mapping[str, Any]], None]
+#: Acts upon one kind of `fleet.contracts.control` messages.
+Handler = Callable[[Any], object]
 
 
 class ControlList:
     """A thread that gives each control message to the handler of its `kind`."""
 
-    def __init__(self, client: "redis.Redis", handlers: Mapping[str, Handler], *, host: str) -> None:
+    def __init__(
+        self,
+        client: "redis.Redis",
+        handlers: Mapping[str, Handler],
+        *,
+        host: str,
+        epoch: int,
+        on_superseded: Callable[[int], None],
+    ) -> None:
         self._client = client
         self._handlers = handlers
         self._key = names.control(host)
+        self._epoch_key = names.epoch(host)
+        self._epoch = epoch
+        self._on_superseded = on_superseded
         self._stopping = threading.Event()
         self.stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control-list", daemon=True)
@@ -44,11 +60,23 @@ class ControlList:
         if self._thread.is_alive():
             self._thread.join(timeout.total_seconds())
 
+    def catch_up(self) -> None:
+        """Act upon all that was said while no worker was here, before it begins to work; raises redis-py's errors."""
+        command: Any = self._client.execute_command
+        while items := command("LRANGE", self._key, -_PAGE, -1, **{NEVER_DECODE: True}):
+            for item in reversed(items):
+                self.handle(item)
+                self._client.lrem(self._key, -1, item)
+
     def _run(self) -> None:
         command: Any = self._client.execute_command
         failing = False
         while not self._stopping.is_set():
             try:
+                newest: Any = self._client.get(self._epoch_key)
+                if newest is not None and int(newest) > self._epoch:
+                    self._on_superseded(int(newest))
+                    break
                 # Moving the oldest item onto itself waits for one and leaves it where it is.
                 # Foreign bytes: a client that decodes would fail on them, and end this thread.
                 item = command("BLMOVE", self._key, self._key, "RIGHT", "RIGHT", _BLOCK_SECONDS, **{NEVER_DECODE: True})
@@ -67,14 +95,14 @@ class ControlList:
     def handle(self, item: str | bytes) -> None:
         """Act upon one message; what cannot be read is logged and dropped."""
         try:
-            message = json.loads(item)
-            handler = self._handlers[message["kind"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            message = READER.validate_json(item)
+            handler = self._handlers[message.kind]
+        except (ValidationError, KeyError) as exc:
             log.warning("control.refused", error=repr(exc), next="the message is dropped")
             return
         try:
             handler(message)
         except sqlite3.Error as exc:
-            log.warning("control.failed", kind=message["kind"], error=str(exc), next="the message is dropped")
+            log.warning("control.failed", kind=message.kind, error=str(exc), next="the message is dropped")
         except Exception:
-            log.exception("control.failed", kind=message["kind"])
+            log.exception("control.failed", kind=message.kind)

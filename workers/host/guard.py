@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from fleet import canonical, errors, logs, names
 from fleet.broker.channel import MAX_MESSAGE_BYTES
 from fleet.clock import BrokerClock, from_unix
-from fleet.contracts import registry
-from fleet.contracts.envelope import HEADER, VERSION, Envelope
+from fleet.contracts import Restart, registry
+from fleet.contracts.envelope import HEADER, LONGEST_WAY_SECONDS, VERSION, Envelope
 from fleet.contracts.reports import Kind
-from workers.host.journal import Journal
+from workers.host.journal import Admission, Claim, Journal
 from workers.host.outbox import Outbox
 
 log = logs.get(__name__)
@@ -68,6 +68,15 @@ class Candidate:
     envelope: Envelope | None = None
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A message that is in the journal, and is to begin now."""
+
+    run_id: str
+    #: where the run was claimed at once; None where that is still to be done
+    claim: Claim | None
+
+
 class JournalUnusable(Exception):
     """The journal cannot be written, so nothing may run; the message stays in the inbox."""
 
@@ -99,11 +108,12 @@ class Guard:
             self.refuse_unknown_task,
             self.refuse_foreign_form,
             self.check_arguments,
+            self.refuse_stale,
             self.refuse_late,
         )
 
-    def admit(self, item: bytes, headers: Any, body: Any, *, form: tuple[Any, Any] = _JSON) -> str | None:
-        """Pass a message through all steps and journal it; return its run id, or None where it must not run.
+    def admit(self, item: bytes, headers: Any, body: Any, *, form: tuple[Any, Any] = _JSON) -> Admitted | None:
+        """Pass a message through all steps and journal it; return None where it is not to begin now.
 
         `form` is the content type and encoding that the message names. Raises `JournalUnusable` where this could not
         be written down.
@@ -114,13 +124,17 @@ class Guard:
         except sqlite3.Error as exc:
             raise JournalUnusable(str(exc)) from exc
 
-    def _judge(self, candidate: Candidate) -> str | None:
+    def _judge(self, candidate: Candidate) -> Admitted | None:
         try:
             for step in self.steps:
                 step(candidate)
             assert candidate.envelope is not None
             accepted = self._journal.accept(
-                candidate.run_id, task=candidate.task, envelope=candidate.envelope, item=candidate.item.decode()
+                candidate.run_id,
+                task=candidate.task,
+                envelope=candidate.envelope,
+                item=candidate.item.decode(),
+                begin=registry.get(candidate.task).restart is Restart.RERUN,
             )
         except Refusal as refusal:
             self._refuse(candidate, refusal)
@@ -134,18 +148,11 @@ class Guard:
             log.exception("message.undigested", run=candidate.run_id or None)
             self._refuse(candidate, Refusal("malformed", f"it cannot be written down ({type(exc).__name__}: {exc})"))
             return None
-        if not accepted:
+        if accepted.admission is Admission.KNOWN:
             log.info("run.repeated", run=candidate.run_id, next="it is in the journal and runs once")
-            return None
-        return candidate.run_id
-
-    def give_up(self, run_id: str, problem: str) -> None:
-        """End a run that was admitted and cannot be handed to the pool; raises `JournalUnusable`."""
-        try:
-            if claim := self._journal.claim(run_id):
-                self._journal.fail(claim, kind="internal_error", message=canonical.text(problem), duration_seconds=0.0)
-        except sqlite3.Error as exc:
-            raise JournalUnusable(str(exc)) from exc
+        if accepted.admission in {Admission.DUE, Admission.BEGUN}:
+            return Admitted(candidate.run_id, accepted.claim)
+        return None
 
     def malformed(self, item: bytes, detail: str) -> None:
         """Take note of a queue item that is no message at all; raises `JournalUnusable`."""
@@ -209,6 +216,15 @@ class Guard:
             registry.get(candidate.task).parse(arguments)
         except errors.InvalidArguments as exc:
             raise Refusal("invalid_arguments", str(exc)) from exc
+
+    def refuse_stale(self, candidate: Candidate) -> None:
+        assert candidate.envelope is not None
+        submitted_at = candidate.envelope.submitted_at
+        begins_at = max(submitted_at, candidate.envelope.not_before or 0.0)
+        if begins_at - submitted_at > LONGEST_WAY_SECONDS:
+            raise Refusal("malformed", "the envelope is wrong in: not_before")
+        if self._clock.now() - begins_at > LONGEST_WAY_SECONDS:  # the journal may have forgotten that it ran
+            raise Refusal("stale", f"it was on its way for more than {LONGEST_WAY_SECONDS / 86_400:.0f} days")
 
     def refuse_late(self, candidate: Candidate) -> None:
         assert candidate.envelope is not None

@@ -9,14 +9,16 @@ from datetime import datetime
 from typing import Protocol
 
 import redis
-from celery.worker import state
 
 from fleet import names, presence
 from fleet.clock import BrokerClock
 from fleet.contracts.hosts import Facts
 from fleet.contracts.presence import Heartbeat
+from workers.host.availability import Gate
+from workers.host.journal import Journal
 from workers.host.outbox import Outbox
 from workers.host.pulse import Pulse
+from workers.host.running import Running
 
 
 class KnowsDocker(Protocol):
@@ -37,6 +39,9 @@ class HeartbeatWriter:
         pulse: Pulse,
         outbox: Outbox,
         inventory: KnowsDocker,
+        journal: Journal,
+        running: Running,
+        gate: Gate,
         clock: BrokerClock,
     ) -> None:
         self._client = client
@@ -46,6 +51,9 @@ class HeartbeatWriter:
         self._pulse = pulse
         self._outbox = outbox
         self._inventory = inventory
+        self._journal = journal
+        self._running = running
+        self._gate = gate
         self._clock = clock
 
     def write(self) -> None:
@@ -53,7 +61,8 @@ class HeartbeatWriter:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.llen(names.queue(self._host))
-            broker_time, queue_length = pipe.execute()
+            pipe.llen(names.dead(self._host))
+            broker_time, queue_length, dead_letters = pipe.execute()
         self._clock.measure(broker_time)
         presence.mark(
             self._client,
@@ -67,9 +76,12 @@ class HeartbeatWriter:
                 pid=os.getpid(),
                 started_at=self._started_at,
                 loop_age_seconds=self._pulse.age(),
-                in_hand=len(state.reserved_requests),
+                in_hand=len(self._running),
                 queue_length=queue_length,
                 outbox_length=self._outbox.backlog(),
+                recovering=self._journal.recovering(),
+                dead_letters=dead_letters,
+                availability=self._gate.availability,
                 docker_reachable=self._inventory.docker_reachable,
                 clock_skew_seconds=round(self._clock.skew(), 3),
             ),

@@ -5,6 +5,11 @@ supervisor that tries again all night) before one consumes.
 """
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.client import NEVER_DECODE
 
 from fleet import logs
 from workers.host.store import Store
@@ -38,3 +43,22 @@ class InboxMemory:
             log.warning("inbox.unremembered", error=str(exc), next="the next session looks further back")
         else:
             self._remembered = True
+
+
+def restore(client: "redis.Redis", queue: str, inboxes: Sequence[str]) -> None:
+    """Put back into the queue, in order, what lies in inboxes."""
+    with client.pipeline(transaction=False) as pipe:
+        for inbox in inboxes:
+            pipe.llen(inbox)
+        lengths = pipe.execute()
+    for inbox, length in zip(inboxes, lengths, strict=True):
+        # The newest lies at the left: moved first, it ends up behind the older ones.
+        while length and put_back(client, queue, inbox):
+            pass
+
+
+def put_back(client: "redis.Redis", queue: str, inbox: str) -> bool:
+    """Put the newest item of an inbox back to the front of the queue; return whether there was one."""
+    command: Any = client.execute_command
+    # Foreign bytes: a client that decodes the answer would fail on them, and end every session anew.
+    return command("LMOVE", inbox, queue, "LEFT", "RIGHT", **{NEVER_DECODE: True}) is not None

@@ -13,6 +13,7 @@ from typing import Any
 from fleet import names
 from fleet.clock import BrokerClock
 from fleet.contracts.reports import Kind, Report
+from workers.host import kernel
 from workers.host.store import Store
 
 
@@ -38,8 +39,11 @@ class Outbox:
         #: set whenever there may be something to send; at the start, what a former session left
         self.news = threading.Event()
         self.news.set()
-        with store.transaction() as transaction:
+        #: set when somebody waits for what is to be sent
+        self.urgent = threading.Event()
+        with store.transaction(durable=True) as transaction:
             store.remember(transaction, "epoch", str(epoch))
+            store.remember(transaction, "boot", kernel.boot())
             store.remember(transaction, "seq", "0")
 
     def add(
@@ -70,17 +74,25 @@ class Outbox:
             "INSERT INTO outbox (epoch, seq, report, run_id, result) VALUES (?, ?, ?, ?, ?)",
             (self.epoch, seq, report.model_dump_json(), run_id, json.dumps(result) if result else None),
         )
+        self._store.after_commit(self.tell if result is None else self.tell_urgently)
+
+    def tell(self) -> None:
+        """Say that there is something to send, and that it may wait for more."""
+        self.news.set()
+
+    def tell_urgently(self) -> None:
+        """Say that there is something to send at once."""
+        self.urgent.set()
         self.news.set()
 
     def report(self, kind: Kind, data: dict[str, Any] | None = None) -> None:
         """Add a report that belongs to no run, in a transaction of its own."""
         with self._store.transaction() as transaction:
             self.add(transaction, kind, data=data)
-        self.news.set()  # only now can the sender see it
 
     def unsent(self, limit: int = 200) -> list[Outgoing]:
         """Return the oldest reports that have not been handed to the broker."""
-        with self._store.transaction(durable=False) as transaction:
+        with self._store.transaction() as transaction:
             rows = transaction.execute(
                 "SELECT epoch, seq, report, run_id, result FROM outbox WHERE sent = 0 ORDER BY epoch, seq LIMIT ?",
                 (limit,),
@@ -89,7 +101,7 @@ class Outbox:
 
     def mark_sent(self, reports: list[Outgoing]) -> None:
         """Remember that the broker has these."""
-        with self._store.transaction(durable=False) as transaction:
+        with self._store.transaction() as transaction:
             transaction.executemany(
                 "UPDATE outbox SET sent = 1 WHERE epoch = ? AND seq = ?", [(r.epoch, r.seq) for r in reports]
             )
@@ -100,11 +112,24 @@ class Outbox:
         Each session is acknowledged on its own: what a broker lost of an earlier one is kept, though a later one is
         on record.
         """
-        with self._store.transaction(durable=False) as transaction:
+        with self._store.transaction() as transaction:
             transaction.execute("DELETE FROM outbox WHERE epoch = ? AND seq <= ?", (epoch, seq))
 
     def backlog(self) -> int:
         """Return how many reports the broker does not have yet."""
-        with self._store.transaction(durable=False) as transaction:
-            (count,) = transaction.execute("SELECT count(*) FROM outbox WHERE sent = 0").fetchone()
+        return self._count("sent = 0")
+
+    def unacknowledged(self) -> int:
+        """Return how many reports the broker has been given and nobody has recorded yet."""
+        return self._count("sent = 1")
+
+    def send_again(self) -> None:
+        """Have everything sent once more that nobody has recorded: the broker may have lost it."""
+        with self._store.transaction() as transaction:
+            if transaction.execute("UPDATE outbox SET sent = 0 WHERE sent = 1").rowcount:
+                self._store.after_commit(self.tell)
+
+    def _count(self, condition: str) -> int:
+        with self._store.transaction() as transaction:
+            (count,) = transaction.execute(f"SELECT count(*) FROM outbox WHERE {condition}").fetchone()  # noqa: S608 - ours
         return int(count)

@@ -1,32 +1,35 @@
 """The pipeline: how an admitted run is carried out, on a pool thread.
 
-    claim → perform → finish
+    claim → secure → perform → settle
 
-The claim is durable before any effect; what happens afterwards, reply or error, is written into the journal together
-with its report. An error of any kind ends as `run.failed`, never as a run that nobody hears of again.
+The claim is in the journal before any effect, and so is what becomes of it afterwards, reply or error, together with
+its report. An error of any kind ends as `run.failed`, never as a run that nobody hears of again.
+
+Fleet's own contracts are performed on the pool's thread: all they do is call the Engine, and each call has its
+time-out. What packages bring is performed in a process of its own, which can be ended.
 """
 
-import json
+import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from celery import Celery, Task
 
-from fleet import errors, logs
-from fleet.contracts import AnyContract, Performer, registry
-from fleet.contracts.contract import Reply
+from fleet import canonical, errors, logs
+from fleet.contracts import AnyContract, Performer, Restart, registry
+from fleet.contracts.envelope import Limits
+from workers.host.children import Children, Job
+from workers.host.deadlines import Deadlines
+from workers.host.endings import Endings
+from workers.host.handover import Handover, Superseded
 from workers.host.journal import Claim, Journal
+from workers.host.replies import MAX_ERROR_CHARACTERS, PROGRESS_INTERVAL_SECONDS, checked_reply
+from workers.host.running import EndRequest, Running, Why
+from workers.host.settling import Settling
 
 log = logs.get(__name__)
-
-#: Inline results travel through the broker and into the ledger.
-MAX_REPLY_BYTES = 256 * 1024
-#: Progress is sent this often at most.
-PROGRESS_INTERVAL_SECONDS = 1.0
-#: Messages of errors are for people; a page of one is enough.
-MAX_ERROR_CHARACTERS = 4000
 
 
 class HasDocker(Protocol):
@@ -44,8 +47,7 @@ class Run:
     description: str
     metadata: Mapping[str, Any]
     submitted_by: str
-    _claim: Claim
-    _journal: Journal
+    _report: Callable[[str, float | None], None]
     _engine: HasDocker
     _progressed_at: float = field(default=float("-inf"))
 
@@ -57,38 +59,102 @@ class Run:
         now = time.monotonic()
         if now - self._progressed_at >= PROGRESS_INTERVAL_SECONDS:
             self._progressed_at = now
-            self._journal.progress(self._claim, step=step, percent=percent)
+            self._report(step, percent)
 
 
 class Pipeline:
-    """Carries out claimed runs with the performers of this host."""
+    """Carries out admitted runs."""
 
-    def __init__(self, *, host: str, journal: Journal, performers: Mapping[str, Performer], engine: HasDocker) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        journal: Journal,
+        endings: Endings,
+        settling: Settling,
+        handover: Handover,
+        running: Running,
+        deadlines: Deadlines,
+        children: Children,
+        performers: Mapping[str, Performer],
+        engine: HasDocker,
+        on_unusable: Callable[[Exception], None],
+    ) -> None:
         self._host = host
         self._journal = journal
+        self._endings = endings
+        self._settling = settling
+        self._handover = handover
+        self._running = running
+        self._deadlines = deadlines
+        self._children = children
         self._performers = performers
         self._engine = engine
+        self._on_unusable = on_unusable
 
-    def carry_out(self, run_id: str, arguments: Mapping[str, Any]) -> None:
-        """Carry out one run, once; raises the error it ended with, which is in the journal by then."""
-        claim = self._journal.claim(run_id)
-        if claim is None:
-            return
-        contract = registry.get(claim.task)
-        started = time.monotonic()
+    def carry_out(self, contract: AnyContract, run_id: str) -> None:
+        """Carry out one attempt at a run, once; raises the error it ended with, which is in the journal by then."""
         try:
-            reply = self._perform(contract, claim, arguments)
+            claim = self._running.claim(run_id) or self._journal.claim(
+                run_id, durable=contract.restart is not Restart.RERUN, held=self._handover.holds(run_id)
+            )
+            if claim is None:  # it has ended before it began
+                self._handover.release(run_id)
+                return
+            try:
+                self._handover.secure(run_id)
+            except Superseded:
+                log.warning("run.superseded", run=run_id, next="it begins where its message is now")
+                self._journal.disown(run_id)
+                return
+            if contract.perform:
+                self._perform_in_child(contract, claim)
+            else:
+                self._perform_here(contract, claim)
+        except sqlite3.Error as exc:  # what becomes of the run cannot be written down; the next session decides
+            self._on_unusable(exc)
+            raise
+        finally:
+            self._running.leave(run_id)
+
+    def give_up(self, run_id: str, problem: str) -> None:
+        """End a run that is in the journal and cannot be handed to the pool."""
+        if claim := self._running.claim(run_id) or self._journal.claim(run_id, durable=False):
+            message = canonical.text(problem)
+            self._endings.fail_for_good(claim, kind="internal_error", message=message, duration_seconds=0.0)
+        self._handover.release(run_id)
+
+    def _perform_here(self, contract: AnyContract, claim: Claim) -> None:
+        started = time.monotonic()
+        limit = _limits(contract, claim).hard_seconds
+
+        def fail(kind: str, message: str) -> None:
+            took = round(time.monotonic() - started, 6)
+            self._endings.fail(claim, kind=kind, message=message[:MAX_ERROR_CHARACTERS], duration_seconds=took)
+
+        def end(request: EndRequest) -> None:
+            # What the Engine was asked for cannot be called back; the run ends for whoever waits.
+            if request.why is Why.CANCELLED and request.cancel:
+                self._endings.cancel(claim, request.cancel)
+
+        self._running.begin(claim.run_id, end)
+        deadline = self._deadlines.set(
+            limit, lambda: fail("time_limit", f"not done after {limit:g} s; the Engine may still be at it")
+        )
+        try:
+            reply = self._reply(contract, claim)
         except errors.FleetError as exc:
-            kind = exc.kind if isinstance(exc, errors.TaskFailed) else exc.code
-            self._fail(claim, kind, str(exc), started)
+            fail(exc.kind if isinstance(exc, errors.TaskFailed) else exc.code, str(exc))
             raise
         except BaseException as exc:  # a performer may raise anything; its run must end all the same
-            log.exception("run.broken", run=run_id, task=claim.task)
-            self._fail(claim, "internal_error", f"{type(exc).__name__}: {exc}", started)
+            log.exception("run.broken", run=claim.run_id, task=claim.task)
+            fail("internal_error", f"{type(exc).__name__}: {exc}")
             raise errors.TaskFailed(f"{type(exc).__name__}: {exc}", kind="internal_error") from exc
-        self._journal.succeed(claim, reply=reply, duration_seconds=round(time.monotonic() - started, 6))
+        finally:
+            self._deadlines.clear(deadline)
+        self._endings.succeed(claim, reply=reply, duration_seconds=round(time.monotonic() - started, 6))
 
-    def _perform(self, contract: AnyContract, claim: Claim, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _reply(self, contract: AnyContract, claim: Claim) -> dict[str, Any]:
         envelope = claim.envelope
         run = Run(
             run_id=claim.run_id,
@@ -97,34 +163,52 @@ class Pipeline:
             description=envelope.description,
             metadata=envelope.metadata,
             submitted_by=envelope.submitted_by,
-            _claim=claim,
-            _journal=self._journal,
+            _report=lambda step, percent: self._endings.progress(claim, step=step, percent=percent),
             _engine=self._engine,
         )
-        reply = self._performers[contract.name](contract.parse(arguments), run)
-        if not isinstance(reply, contract.reply):
-            raise errors.TaskFailed(
-                f"{contract.name} answered {type(reply).__name__}, its contract says {contract.reply.__name__}",
-                kind="wrong_reply",
-            )
-        return _dump(reply)
+        return checked_reply(contract, self._performers[contract.name](contract.parse(claim.arguments), run))
 
-    def _fail(self, claim: Claim, kind: str, message: str, started: float) -> None:
-        self._journal.fail(
-            claim,
-            kind=kind,
-            message=message[:MAX_ERROR_CHARACTERS],
-            duration_seconds=round(time.monotonic() - started, 6),
+    def _perform_in_child(self, contract: AnyContract, claim: Claim) -> None:
+        envelope, limits = claim.envelope, _limits(contract, claim)
+        job = Job(
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            task=contract.name,
+            arguments=claim.arguments,
+            host=self._host,
+            description=envelope.description,
+            metadata=envelope.metadata,
+            submitted_by=envelope.submitted_by,
+            soft_seconds=limits.soft_seconds,
+            hard_seconds=limits.hard_seconds,
         )
 
+        def end(request: EndRequest) -> None:
+            self._children.end(claim.run_id, why="cancelled" if request.why is Why.CANCELLED else "stopped")
 
-def _dump(reply: Reply) -> dict[str, Any]:
-    """Return the reply as JSON values; raises `errors.TaskFailed` for one that is too large to travel."""
-    data: dict[str, Any] = reply.model_dump(mode="json")
-    size = len(json.dumps(data))
-    if size > MAX_REPLY_BYTES:
-        raise errors.TaskFailed(f"the reply is {size:,} bytes; {MAX_REPLY_BYTES:,} are allowed", kind="reply_too_large")
-    return data
+        self._running.begin(claim.run_id, end)
+        try:
+            ending = self._children.run(
+                job, on_progress=lambda step, percent: self._endings.progress(claim, step=step, percent=percent)
+            )
+        except errors.FleetError as exc:  # it did not begin
+            self._endings.fail(claim, kind=exc.code, message=str(exc), duration_seconds=0.0)
+            raise
+        if ending is None:
+            self._endings.recover(claim, how=self._settling.restart(claim).value)
+            self._settling.by_contract(claim)
+        elif ending.kind == "stopped":
+            return  # the next session finds it in the spool, and decides
+        else:
+            self._settling.by_ending(claim, ending, self._running.requested(claim.run_id))
+        self._children.forget(claim.run_id, claim.attempt)
+        if ending and ending.kind == "failed":
+            kind, message = ending.error or ("failed", "")
+            raise errors.TaskFailed(message, kind=kind)
+
+
+def _limits(contract: AnyContract, claim: Claim) -> Limits:
+    return claim.envelope.limits or Limits(hard_seconds=contract.limit.total_seconds())
 
 
 class HostTask(Task):  # type: ignore[type-arg]
@@ -137,10 +221,12 @@ class HostTask(Task):  # type: ignore[type-arg]
 
     def __init__(self, contract: AnyContract, pipeline: Pipeline) -> None:
         self.name = contract.name
+        self._contract = contract
         self._pipeline = pipeline
 
-    def run(self, *_args: Any, **arguments: Any) -> None:
-        self._pipeline.carry_out(str(self.request.id), arguments)
+    def run(self, *_args: Any, **_arguments: Any) -> None:
+        # Arguments are read from the journal: what Celery made of them has been through its own hands.
+        self._pipeline.carry_out(self._contract, str(self.request.id))
 
 
 def register(app: Celery, pipeline: Pipeline) -> None:

@@ -15,6 +15,11 @@ log = logs.get(__name__)
 #: First wait after a failed try, and the longest; short, because callers wait for results.
 _RETRY_FIRST = timedelta(milliseconds=200)
 _RETRY_LONGEST = timedelta(seconds=2)
+#: How long steps on the way wait for company; a result takes them along at once. A round trip for each step would cost
+#: more than the step.
+_GATHER_SECONDS = 0.03
+#: After this long without a word of the control plane, it is looked whether the broker still has what it was given.
+_ACKNOWLEDGED_WITHIN = 30.0
 
 
 class Sender:
@@ -34,15 +39,21 @@ class Sender:
     def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
         """Try once more to send what is there, then stop; what is left stays in the outbox."""
         self._stopping.set()
-        self._outbox.news.set()
+        self._outbox.tell_urgently()
         if self._thread.is_alive():
             self._thread.join(timeout.total_seconds())
+        else:
+            self.stopped.set()
 
     def _run(self) -> None:
         wait = _RETRY_FIRST
         failing = False
         while True:
-            self._outbox.news.wait()
+            if not self._outbox.news.wait(_ACKNOWLEDGED_WITHIN):
+                self._look_after_sent()
+                continue
+            self._outbox.urgent.wait(_GATHER_SECONDS)
+            self._outbox.urgent.clear()
             self._outbox.news.clear()
             last_try = self._stopping.is_set()
             try:
@@ -63,6 +74,18 @@ class Sender:
                 break
         self.stopped.set()
 
+    def _look_after_sent(self) -> None:
+        """Send again what the broker has no longer and nobody has recorded: it lost its disk, or the word got lost.
+
+        Called when nothing was sent for a while. What lies in the list waits for the control plane; in an empty list
+        it was taken in, and then the acknowledgement has had its time.
+        """
+        try:
+            if self._outbox.unacknowledged() and not self._client.llen(names.reports(self._sender)):
+                self._outbox.send_again()
+        except (redis.RedisError, sqlite3.Error) as exc:
+            log.warning("outbox.unchecked", error=str(exc), next="it is looked at again later")
+
     def send(self, reports: list[Outgoing]) -> None:
         """Send reports and results in one transaction of the broker, then remember that it has them."""
         with self._client.pipeline(transaction=True) as pipe:
@@ -71,7 +94,7 @@ class Sender:
             for report in reports:
                 if report.run_id is not None and report.result is not None:
                     key = names.result(report.run_id)
-                    pipe.setex(key, RESULT_TTL_SECONDS, report.result)
+                    pipe.set(key, report.result, ex=RESULT_TTL_SECONDS)
                     pipe.publish(key, report.result)
             pipe.execute()
         self._outbox.mark_sent(reports)

@@ -2,8 +2,8 @@
 
 Stock kombu pops (BRPOP) and writes the message down elsewhere in a second round trip; a process or a link that dies in
 between loses it. Here `BLMOVE queue inbox` keeps it in exactly one list at every moment. It leaves the inbox when the
-journal has it (`settle`); whatever a broken connection left there goes back to the queue before consuming begins again
-(`reconcile`), and the journal recognises what it has seen.
+journal has it (`workers.host.handover`); whatever a broken connection left there goes back to the queue before
+consuming begins again (`reconcile`), and the journal recognises what it has seen.
 """
 
 import itertools
@@ -18,19 +18,29 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import QoS
 
 from fleet import logs
+from fleet.broker.channel import SharedClient
+from workers.host.inboxes import put_back, restore
 
 log = logs.get(__name__)
 
-#: Takes note of an item that is no message, and why; says whether it may now leave the inbox.
-OnMalformed = Callable[[bytes, str], bool]
+#: Takes note of an item that is no message, and why; sees to it that it leaves the inbox.
+OnMalformed = Callable[[bytes, str], None]
 
 
-class Channel(kombu_redis.Channel):
+class GatedQoS(QoS):
+    """Kombu's QoS, which also asks the worker."""
+
+    def can_consume(self) -> bool:
+        channel: Any = self.channel
+        return bool(channel.takes_work()) and bool(super().can_consume())
+
+
+class Channel(SharedClient, kombu_redis.Channel):
     """Kombu's Redis channel with the hand-off. It consumes one queue."""
 
     #: Acknowledging is the journal's business; kombu only counts what is in hand.
     ack_emulation = False
-    QoS: Any = QoS
+    QoS: Any = GatedQoS
     do_restore = False
     body_encoding: Any = None
 
@@ -41,6 +51,8 @@ class Channel(kombu_redis.Channel):
     former_inboxes: tuple[str, ...] = ()
     on_malformed: OnMalformed
     on_reconciled: Callable[[], None]
+    #: whether the worker takes new work at the moment
+    takes_work: Callable[[], bool]
     link: "redis.Redis"
 
     from_transport_options = (
@@ -49,6 +61,7 @@ class Channel(kombu_redis.Channel):
         "former_inboxes",
         "on_malformed",
         "on_reconciled",
+        "takes_work",
         "link",
     )
 
@@ -64,20 +77,8 @@ class Channel(kombu_redis.Channel):
 
     def reconcile(self) -> None:
         """Put back into the queue, in order, what was handed over and never settled."""
-        inboxes = (self.inbox, *self.former_inboxes)
-        with self.link.pipeline(transaction=False) as pipe:
-            for inbox in inboxes:
-                pipe.llen(inbox)
-            lengths = pipe.execute()
-        for inbox, length in zip(inboxes, lengths, strict=True):
-            # The newest lies at the left: moved first, it ends up behind the older ones.
-            while length and self.link.lmove(inbox, self._queue, "LEFT", "RIGHT") is not None:
-                pass
+        restore(self.link, self._queue, (self.inbox, *self.former_inboxes))
         self.on_reconciled()
-
-    def settle(self, item: bytes) -> None:
-        """Remove an item from the inbox; the journal has it, or it was refused for good."""
-        self.link.lrem(self.inbox, 1, item)  # type: ignore[arg-type]  # bytes are sent as they are
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self.active_queues:
@@ -103,24 +104,34 @@ class Channel(kombu_redis.Channel):
         return True
 
     def _hand_over(self, item: bytes) -> None:
-        """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`, out of the inbox."""
-        try:
-            payload = json.loads(item)
-            if payload["headers"].get("compression"):  # kombu would unpack it, to any size, before anybody has looked
-                raise ValueError("compressed")
-            payload["properties"]["delivery_tag"] = str(next(self._tags))
-            message: Any = self.Message(payload, channel=self)
-            message.item = item
-            if not isinstance(message.delivery_info, dict):
-                raise TypeError("delivery_info is no object")
-            if message.errors:  # a body without UTF-8 form; Celery would drop it without a word
-                raise message.errors[0][1]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            if self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})"):
-                self.settle(item)
+        """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`."""
+        if not self.takes_work():  # asked for while work was still taken
+            put_back(self.link, self._queue, self.inbox)
             return
-        self.qos.append(message, message.delivery_tag)
+        try:
+            message = self._message(item)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+            self.on_malformed(item, f"not a task message ({type(exc).__name__}: {exc})")
+            return
         self._callback(message)
+
+    def from_journal(self, item: str) -> Any:
+        """Return a message of the journal in the form that a message of the queue has; the guard has seen it before."""
+        return self._message(item.encode())
+
+    def _message(self, item: bytes) -> Any:
+        payload = json.loads(item)
+        if payload["headers"].get("compression"):  # kombu would unpack it, to any size, before anybody has looked
+            raise ValueError("compressed")
+        payload["properties"]["delivery_tag"] = str(next(self._tags))
+        message: Any = self.Message(payload, channel=self)
+        message.item = item
+        if not isinstance(message.delivery_info, dict):
+            raise TypeError("delivery_info is no object")
+        if message.errors:  # a body without UTF-8 form; Celery would drop it without a word
+            raise message.errors[0][1]
+        self.qos.append(message, message.delivery_tag)
+        return message
 
     def close(self) -> None:
         """Close without waiting for the BLMOVE in flight: what it may have moved is found in the inbox next time."""

@@ -4,6 +4,8 @@ A task that changes something finds its container first and acts on the id, so t
 meanwhile does no harm.
 """
 
+from datetime import datetime
+
 from fleet import errors
 from fleet.contracts import RunContext
 from fleet.contracts.containers import (
@@ -49,6 +51,14 @@ class ContainerTasks:
         run.progress("restarting", 0)
         self._engine.restart(before.docker_id, timeout_seconds=request.timeout_seconds)
         return self._state_after(before)
+
+    def restarted(self, request: StopContainer, *, since: datetime) -> ContainerState | None:
+        """Return the container if it was started after `since`; None if it has to be restarted (still, or stopped in
+        the middle of it)."""
+        container = describe(self._engine, request.container)
+        if container.state == "running" and container.started is not None and container.started >= since:
+            return ContainerState(container=container)
+        return None
 
     def _state_after(self, before: Container) -> ContainerState:
         """Return the container as it is now; one made with `--rm` goes away when it stops, and is then "removing"."""

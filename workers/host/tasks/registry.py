@@ -1,23 +1,19 @@
-"""Which function carries out which contract: Fleet's own, and those that installed packages bring."""
+"""Which function carries out which of Fleet's own contracts; for those of packages see `packages`."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 
-from fleet import errors
-from fleet.contracts import AnyContract, Performer, containers, hosts, registry
+from fleet.contracts import Performer, containers, hosts
 from fleet.contracts.hosts import Facts
 from workers.host.engine import Engine
+from workers.host.settling import Reconcile
 from workers.host.tasks import hosts as host_tasks
 from workers.host.tasks.containers import ContainerTasks
 
 
 def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, Performer]:
-    """Return the function for every contract known here, by the contract's name.
-
-    Raises `errors.SettingsInvalid` where an installed package's function cannot be imported.
-    """
+    """Return the function for each of Fleet's own contracts, by the contract's name."""
     on_containers = ContainerTasks(engine)
-    own: dict[str, Performer] = {
+    return {
         hosts.PING.name: host_tasks.ping,
         hosts.FACTS.name: host_tasks.facts(detect),
         containers.LIST.name: on_containers.list,
@@ -26,23 +22,8 @@ def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, Perf
         containers.STOP.name: on_containers.stop,
         containers.RESTART.name: on_containers.restart,
     }
-    return {name: own.get(name) or _imported(contract) for name, contract in registry.known().items()}
 
 
-def _imported(contract: AnyContract) -> Performer:
-    """Import a package's function from the contract's `perform`, "package.module:function"."""
-    module, _, function = contract.perform.partition(":")
-    try:
-        performer: Performer = getattr(import_module(module), function)
-    except Exception as exc:  # importing runs the package's own code, which may raise anything
-        raise _broken(contract, f"cannot be imported ({type(exc).__name__}: {exc})") from exc
-    if not callable(performer):
-        raise _broken(contract, f"is a {type(performer).__name__}, not a function")
-    return performer
-
-
-def _broken(contract: AnyContract, problem: str) -> errors.SettingsInvalid:
-    return errors.SettingsInvalid(
-        f"task {contract.name!r}: {contract.perform!r} {problem}",
-        remedy="mend or uninstall the package that offers it",
-    )
+def reconcilers(engine: Engine) -> Mapping[str, Reconcile]:
+    """Return, for each contract that says `Restart.RECONCILE`, what compares a run with the Engine's state."""
+    return {containers.RESTART.name: ContainerTasks(engine).restarted}
