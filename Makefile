@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -qq install
 
-.PHONY: help up test check lint format bench pictures clean
+.PHONY: help up test check lint format bench chaos pictures clean
 .DELETE_ON_ERROR:
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test    all of that, and every other test, on real components"
 	@echo "make format  put the code into its format"
 	@echo "make bench   print the numbers"
+	@echo "make chaos   break everything, count what became of the work, beside stock Celery (root; about an hour and a half)"
 	@echo "make pictures take the pictures of the README anew, from a real run"
 	@echo "make clean   remove .venv and what was built"
 
@@ -39,6 +40,11 @@ format: .venv/.for-development
 bench: .venv/.for-development
 	@for bench in tests/bench/[a-z]*.py; do \
 		echo "== $$bench"; $(BIN)/python -m tests.bench.$$(basename $$bench .py) || exit 1; done
+
+chaos: .venv/.for-development
+	@rm -rf build/chaos
+	@$(BIN)/python -m tests.chaos --results build/chaos
+	@$(BIN)/python -m tests.chaos --results build/chaos --write
 
 pictures: .venv/.for-development
 	@$(BIN)/python -m tests.pictures

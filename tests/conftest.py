@@ -1,5 +1,7 @@
 """Fixtures of all tests come from the modules named here, those that others import first."""
 
+import pytest
+
 pytest_plugins = (
     "tests.services.availability",
     "tests.services.waiting",
@@ -9,4 +11,21 @@ pytest_plugins = (
     "tests.services.docker",
     "tests.services.wheels",
     "tests.services.system",
+    "tests.services.sessions",
+    "tests.services.proxy",
+    "tests.services.offered",
 )
+
+#: A test of both brokers and both databases runs on these pairs: each of the four, and half the time.
+_PAIRS = frozenset({("valkey", "sqlite"), ("redis", "postgresql")})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen, left = [], []
+    for item in items:
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        pair = (given.get("any_broker"), given.get("backend"))
+        (left if None not in pair and pair not in _PAIRS else chosen).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = chosen

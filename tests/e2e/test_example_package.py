@@ -113,14 +113,13 @@ def test_a_task_of_a_package_is_pushed_carried_out_and_audited(installed: Instal
     assert run["reply"]["used_bytes"] >= 300_000
     assert [entry["name"] for entry in run["reply"]["largest"]] == ["large", "small"]
     events = installed.fleet("audit", "list", "--task", run["id"])
-    assert [event["event"] for event in events] == [
-        "run.queued",
-        "run.accepted",
-        "run.started",
-        "run.progressed",
-        "run.succeeded",
-    ]
-    assert events[3]["data"]["step"] == "measuring large"
+    names = [event["event"] for event in events]
+    assert names[:3] == ["run.queued", "run.accepted", "run.started"]
+    assert names[-1] == "run.succeeded"
+    # What follows within a second is left out, the last one never.
+    steps = [event["data"]["step"] for event in events if event["event"] == "run.progressed"]
+    assert len(steps) == len(names) - 4
+    assert steps[-1] == "measuring small"
 
 
 def test_a_program_pushes_it_with_delay(installed: Installation) -> None:

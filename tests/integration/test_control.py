@@ -1,5 +1,6 @@
 """The control worker as a process: what it refuses to start on, what it waits for, how it ends."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from fleet import audit, credentials, db, enrollment, inventory, joining, names
+from fleet import audit, credentials, db, enrollment, inventory, joining, names, runs
 from fleet.broker import connection
+from tests import factories
 from tests.services import database as databases
 from tests.services.broker import Broker
 from tests.services.system import Part, System
@@ -282,3 +284,19 @@ def test_both_brokers_say_whether_they_keep_what_they_are_given(any_broker: Brok
             forgets, evicts = connection.check_durability(client, any_broker.url)
     assert "appendonly yes" in forgets
     assert "maxmemory-policy noeviction" in evicts
+
+
+def test_it_sends_again_what_the_broker_lost_and_ends_what_came_too_late(system: System) -> None:
+    lost, late = names.new_run_id("edge-7"), names.new_run_id("edge-7")
+    with db.session(system.engine) as session:
+        inventory.enroll_host(session, "edge-7")
+        pushed = [factories.queued(lost, submitted_at=time.time() - 60)]
+        pushed.append(factories.queued(late, submitted_at=time.time() - 60, not_after=time.time() - 30))
+        runs.apply_many(session, pushed)
+    with system.broker.connect() as client:
+        client.lpush(names.queue("edge-7"), json.dumps({"body": late}))
+        control = system.start_control()
+        until(lambda: client.lrange(names.queue("edge-7"), 0, -1) == [json.dumps({"body": lost})], "it is sent again")
+    until(lambda: system.record(late, state="expired").message is None, "its message is let go, as the last step")
+    assert [event.event for event in system.life(lost)] == ["run.sent_again"]
+    assert stop(control)[0] == 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fleet.models import AuditEvent
 from tests import factories
 from tests.services.broker import Broker
 from workers.control import recording
+from workers.control.gaps import Gaps
 from workers.control.ingest import Ingest
 
 
@@ -124,18 +126,39 @@ def test_a_late_session_is_taken_in_beside_the_newer_one(ingest: Ingest, engine:
     assert events(engine, "report.missing") == []
 
 
-def test_a_gap_is_recorded_with_its_range_and_does_not_stop_anything(
+def test_what_is_missing_is_asked_for_and_nothing_after_it_is_taken_in_before_it_has_come(
     ingest: Ingest, engine: Engine, client: "redis.Redis"
 ) -> None:
-    life = factories.life(names.new_run_id("edge-1"), first_seq=4)
+    life = factories.life(names.new_run_id("edge-1"))
     factories.push(client, life[0], life[3])
     ingest.step()
+    assert told(engine) == ["run.accepted"]
+    asked, acknowledgement = (json.loads(item) for item in client.lrange(names.control("edge-1"), 0, -1))
+    assert (asked["kind"], asked["epoch"], asked["seq"]) == ("reports.missing", 1, 2)
+    assert acknowledgement["seq"] == 1
+    factories.push(client, life[3])
+    ingest.step()
+    assert client.llen(names.control("edge-1")) == 2, "the host is given time to answer"
+    factories.push(client, *life[1:])
+    ingest.step()
+    assert told(engine) == ["run.accepted", "run.started", "run.progressed", "run.succeeded"]
+
+
+def test_a_gap_that_its_host_cannot_fill_is_recorded_with_its_range_and_stops_nothing(
+    ingest: Ingest, engine: Engine, client: "redis.Redis"
+) -> None:
+    ingest._gaps = Gaps(patience=timedelta(0))
+    life = factories.life(names.new_run_id("edge-1"), first_seq=4)
+    for _ in range(3):  # noticed, given up, and the same with the next one
+        factories.push(client, life[0], life[3])
+        ingest.step()
     assert told(engine) == ["report.missing", "run.accepted", "report.missing", "run.succeeded"]
     assert [event.data for event in events(engine, "report.missing")] == [
         {"first": 1, "last": 3},
         {"first": 5, "last": 6},
     ]
-    assert acknowledged(client, "edge-1") == [(1, 7)]
+    last = json.loads(client.lrange(names.control("edge-1"), 0, 0)[0])
+    assert (last["kind"], last["seq"]) == ("reports.acknowledged", 7)
 
 
 OTHER = names.new_run_id("edge-2")

@@ -130,8 +130,8 @@ def test_the_registry_hash_holds_the_members_and_nobody_else(enrolled: Engine, c
     with db.session(enrolled) as session:
         inventory.publish_hosts(session, client)
         assert {host: json.loads(each) for host, each in client.hgetall(names.HOSTS).items()} == {
-            "edge-1": {"labels": {"env": "prod", "tier": "edge"}, "membership": "accepted"},
-            "edge-2": {"labels": {"env": "prod"}, "membership": "accepted"},
+            "edge-1": {"labels": {"env": "prod", "tier": "edge"}, "membership": "accepted", "availability": "active"},
+            "edge-2": {"labels": {"env": "prod"}, "membership": "accepted", "availability": "active"},
         }
         inventory.host(session, "edge-1").membership = Membership.REVOKED.value
         inventory.set_labels(session, "edge-2", {"env": "test"})

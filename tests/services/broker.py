@@ -28,14 +28,17 @@ class Broker:
     directory: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = None
+    #: where it listens; the first one is in its URL
+    addresses: tuple[str, ...] = ("127.0.0.1",)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.addresses[0]}:{self.port}/0"
 
     def start(self) -> None:
         """Start the server, on the data it left, and wait until it takes connections."""
-        options = f"--port {self.port} --bind 127.0.0.1 --dir {self.directory} --appendonly yes --save".split()
+        where = f"--port {self.port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
+        options = f"{where} --appendonly yes --save".split()
         log = self.directory / "server.log"  # a pipe would fill up, and the server with it
         said_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
@@ -63,7 +66,7 @@ class Broker:
         return connection.connect(self.url, name="test", connections=4)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -77,7 +80,7 @@ def serve(kind: str, directory: Path) -> Iterator[Broker]:
         if found is None:
             missing("no redis-server is installed")
         binary = Path(str(found))
-    server = Broker(binary, directory, _free_port())
+    server = Broker(binary, directory, free_port())
     server.start()
     yield server
     server.stop()

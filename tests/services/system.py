@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fleet.models import AuditEvent, Run
 from fleet.settings import Settings
 from tests.services.broker import Broker
 from tests.services.waiting import until
+from workers.host.spool import Spool
 
 ROOT = Path(__file__).parents[2]
 #: An Engine that is not there: workers of tests without Docker must not find the machine's own.
@@ -49,13 +50,15 @@ class System:
     database_url: str
     engine: Engine
     parts: list[Part] = field(default_factory=list)
+    #: folders of packages that are installed on every host, beside Fleet
+    packages: list[Path] = field(default_factory=list)
     _fleet: Fleet | None = None
 
     def environment(self, **more: str) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "DOCKER_"))}
         return {
             **inherited,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([*(str(path) for path in self.packages), str(ROOT)]),
             "FLEET_STATE_DIR": str(self.directory),
             "FLEET_BROKER_URL": self.broker.url,
             "FLEET_DATABASE_URL": self.database_url,
@@ -64,12 +67,13 @@ class System:
             **more,
         }
 
-    def run(self, *words: str, **environment: str) -> Part:
-        """Start `fleet …` as a process; its output goes to a file that a failing test shows."""
+    def run(self, *words: str, prefix: Sequence[str] = (), **environment: str) -> Part:
+        """Start `fleet …` as a process, by another program if `prefix` names one; its output goes to a file that a
+        failing test shows."""
         log = self.directory / f"{words[0]}-{len(self.parts)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fleet", *words],
+                [*prefix, sys.executable, "-m", "fleet", *words],
                 env=self.environment(**environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -169,6 +173,9 @@ class System:
             if part.process.poll() is None:
                 os.killpg(part.process.pid, signal.SIGKILL)
             part.process.wait(10)
+        for spools in self.directory.glob("hosts/*/spool"):  # supervisors outlive the workers
+            for spool in Spool.all(spools):
+                spool.ask(b"s")
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ import pytest
 
 from fleet import errors, names
 from fleet.clock import BrokerClock
+from fleet.contracts.control import CancelRun
 from fleet.contracts.envelope import Envelope
 from fleet.contracts.reports import Kind
-from workers.host.journal import Journal
+from tests.services.sessions import BrokerTime, Session
+from workers.host.endings import Endings, Interruption
+from workers.host.journal import Admission, Journal
 from workers.host.outbox import Outbox
 from workers.host.store import Store
 
@@ -34,10 +37,15 @@ def journal(store: Store, outbox: Outbox) -> Journal:
     return Journal(store, outbox, clock=BrokerClock())
 
 
+@pytest.fixture
+def endings(store: Store, outbox: Outbox) -> Endings:
+    return Endings(store, outbox, clock=BrokerClock())
+
+
 def accept(journal: Journal, *, not_after: float | None = None) -> str:
     run_id = names.new_run_id("h1")
     envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0, not_after=not_after)
-    assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}")
+    assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
     return run_id
 
 
@@ -48,7 +56,7 @@ def kinds(outbox: Outbox) -> list[str]:
 def test_a_run_is_accepted_once(journal: Journal, outbox: Outbox) -> None:
     run_id = accept(journal)
     envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0)
-    assert not journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}")
+    assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.KNOWN
     assert kinds(outbox) == [Kind.RUN_ACCEPTED]
 
 
@@ -58,7 +66,7 @@ def test_of_twenty_threads_one_claims_a_run(journal: Journal) -> None:
 
     def claim() -> None:
         barrier.wait()
-        claims.append(journal.claim(run_id))
+        claims.append(journal.claim(run_id, durable=True))
 
     threads = [threading.Thread(target=claim) for _ in range(20)]
     for thread in threads:
@@ -70,16 +78,18 @@ def test_of_twenty_threads_one_claims_a_run(journal: Journal) -> None:
 
 def test_a_run_whose_time_is_over_expires_instead_of_being_claimed(journal: Journal, outbox: Outbox) -> None:
     run_id = accept(journal, not_after=1.0)
-    assert journal.claim(run_id) is None
+    assert journal.claim(run_id, durable=True) is None
     assert kinds(outbox) == [Kind.RUN_ACCEPTED, Kind.RUN_EXPIRED]
-    assert journal.claim(run_id) is None
+    assert journal.claim(run_id, durable=True) is None
 
 
-def test_the_result_is_written_with_the_end_of_the_run_and_only_once(journal: Journal, outbox: Outbox) -> None:
-    claim = journal.claim(accept(journal))
+def test_the_result_is_written_with_the_end_of_the_run_and_only_once(
+    journal: Journal, endings: Endings, outbox: Outbox
+) -> None:
+    claim = journal.claim(accept(journal), durable=False)
     assert claim is not None
-    journal.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
-    journal.fail(claim, kind="late", message="too late", duration_seconds=0.2)
+    endings.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
+    endings.fail(claim, kind="late", message="too late", duration_seconds=0.2)
     *_, last = outbox.unsent()
     assert json.loads(last.report)["kind"] == Kind.RUN_SUCCEEDED
     assert last.result is not None
@@ -162,20 +172,18 @@ def test_the_file_is_readable_by_its_owner_alone(store: Store) -> None:
 def test_runs_that_had_not_begun_are_handed_back_and_accepted_anew(journal: Journal, outbox: Outbox) -> None:
     first, second = accept(journal), accept(journal)
     assert [run_id for run_id, _item in journal.waiting()] == [second, first]
-    journal.hand_back(first)
+    journal.disown(first)
     assert [run_id for run_id, _item in journal.waiting()] == [second]
     envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0)
-    assert journal.accept(first, task="fleet.host.ping", envelope=envelope, item="{}")
+    assert journal.accept(first, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
 
 
-def test_a_run_that_has_begun_is_never_handed_back(journal: Journal) -> None:
-    run_id = accept(journal)
-    claim = journal.claim(run_id)
+def test_a_run_that_has_begun_does_not_wait_to_be_handed_back(journal: Journal, endings: Endings) -> None:
+    claim = journal.claim(accept(journal), durable=False)
     assert journal.waiting() == []
-    journal.hand_back(run_id)
     assert journal.interrupted() == [claim]
     assert claim is not None
-    journal.fail(claim, kind="interrupted", message="x", duration_seconds=0.0)
+    endings.fail(claim, kind="interrupted", message="x", duration_seconds=0.0)
     assert journal.interrupted() == []
 
 
@@ -195,3 +203,89 @@ def test_a_transaction_that_cannot_be_committed_leaves_the_journal_usable(store:
         transaction.execute("INSERT INTO child VALUES ('nobody')")  # found out by COMMIT, as a full disk may be
     outbox.report(Kind.HOST_REGISTERED)
     assert kinds(outbox) == [Kind.HOST_REGISTERED]
+
+
+def test_a_run_that_waits_for_its_time_is_given_out_when_it_has_come(session: Session, time: BrokerTime) -> None:
+    run_id = session.accept(not_before=time.at + 30)
+    assert session.journal.due(10) == []
+    time.passes(31)
+    assert [waiting for waiting, _item in session.journal.due(10)] == [run_id]
+
+
+def test_what_is_in_hand_takes_no_place_among_what_is_due(session: Session) -> None:
+    runs = [session.accept() for _ in range(5)]
+    assert [run_id for run_id, _item in session.journal.due(2, besides=runs[:2])] == runs[2:4]
+
+
+def test_a_run_that_may_be_repeated_is_begun_with_its_acceptance_unless_it_has_to_wait(
+    session: Session, time: BrokerTime
+) -> None:
+    run_id = names.new_run_id("h1")
+    accepted = session.offer(run_id, begin=True)
+    assert accepted.admission is Admission.BEGUN
+    assert session.journal.interrupted() == [accepted.claim]
+    assert session.kinds(run_id) == [Kind.RUN_ACCEPTED, Kind.RUN_STARTED]
+    later = session.offer(names.new_run_id("h1"), begin=True, not_before=time.at + 30)
+    assert (later.admission, later.claim) == (Admission.WAITS, None)
+
+
+def test_a_run_that_was_cancelled_before_its_message_came_never_begins(session: Session) -> None:
+    run_id = names.new_run_id("h1")
+    assert session.journal.cancel(CancelRun(run=run_id, by="ann")) is False
+    assert session.offer(run_id, begin=True).admission is Admission.CANCELLED
+    assert session.journal.claim(run_id, durable=False) is None
+    assert session.kinds(run_id) == [Kind.RUN_CANCELLED]
+    assert session.reports(run_id)[0].data["begun"] is False
+
+
+def test_a_cancelled_run_that_waits_never_begins_and_one_that_runs_is_told_of(session: Session) -> None:
+    waiting, running = session.accept(), session.begun()
+    assert session.journal.cancel(CancelRun(run=waiting, by="ann")) is False
+    assert session.journal.cancel(CancelRun(run=running.run_id, by="ann")) is True
+    assert session.journal.claim(waiting, durable=False) is None
+    assert session.journal.interrupted() == [running]
+
+
+def test_a_claim_is_taken_back_only_where_it_waited_for_a_message_that_has_not_left(session: Session) -> None:
+    held, gone, not_held = session.accept(), session.accept(), session.accept()
+    session.journal.claim(held, durable=True, held=True)
+    session.journal.claim(gone, durable=True, held=True)
+    session.journal.handed_over([gone])
+    session.journal.claim(not_held, durable=True)
+    begun = session.offer(names.new_run_id("h1"), begin=True).claim
+    assert begun is not None
+    runs = [held, gone, not_held, begun.run_id]
+    assert [session.journal.unclaim(run_id) for run_id in runs] == [True, False, False, False]
+    again = session.journal.claim(held, durable=True)
+    assert again is not None
+    assert again.attempt == 1
+
+
+def test_what_was_handed_back_and_accepted_anew_belongs_to_a_newer_session_that_has_its_message(
+    session: Session,
+) -> None:
+    claim = session.begun()
+    session.endings.hand_back(claim, Interruption.STOPPED)
+    session.accept(claim.run_id)
+    assert [run_id for run_id, _item in session.journal.waiting(unsettled=True)] == [claim.run_id]
+    session.journal.disown(claim.run_id)
+    assert session.journal.claim(claim.run_id, durable=True) is None
+    assert session.offer(claim.run_id).admission is Admission.DUE
+
+
+def test_whoever_asks_again_later_is_told_once_more_how_the_run_ended(session: Session, time: BrokerTime) -> None:
+    claim = session.begun()
+    session.endings.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
+    session.accept(claim.run_id)  # at once, it is a copy and nothing else
+    assert session.kinds().count(Kind.RUN_SUCCEEDED) == 1
+    time.passes(90)
+    for _ in range(5):
+        session.accept(claim.run_id)
+    assert session.kinds().count(Kind.RUN_SUCCEEDED) == 2
+    assert session.reports()[-1].data == session.reports()[-2].data
+
+
+def test_more_runs_than_a_report_holds_are_not_listed(session: Session) -> None:
+    runs = {session.accept() for _ in range(3)}
+    assert set(session.journal.unfinished(3) or ()) == runs
+    assert session.journal.unfinished(2) is None

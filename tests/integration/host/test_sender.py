@@ -1,7 +1,10 @@
 """The sender: reports reach the broker, whatever was in the way for a while."""
 
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +12,8 @@ from fleet import names
 from fleet.clock import BrokerClock
 from fleet.contracts.reports import Kind
 from tests.services.broker import Broker
+from tests.services.proxy import Link
+from tests.services.sessions import Session
 from tests.services.waiting import until
 from workers.host.outbox import Outbox
 from workers.host.sender import Sender
@@ -36,3 +41,147 @@ def test_a_journal_that_cannot_be_written_for_a_while_does_not_end_the_sending(b
         until(lambda: outbox.backlog() == 0, "the report is marked as sent")
         sender.stop()
         assert sender.stopped.is_set()
+
+
+@pytest.fixture
+def sender(session: Session, linked: Any) -> Iterator[Sender]:
+    """A sender on a link that can be cut."""
+    made = Sender(session.outbox, linked, host="h1")
+    yield made
+    made.stop()
+    assert made.stopped.is_set()
+
+
+class RoundTrips:
+    """Counts how often reports came to the broker, by its own account."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._before = self.count()
+
+    def count(self) -> int:
+        return int(self._client.info("commandstats").get("cmdstat_lpush", {}).get("calls", 0))
+
+    def since(self) -> int:
+        return self.count() - self._before
+
+
+def received(client: Any) -> list[int]:
+    """Return the numbers of the reports that the broker has, oldest first."""
+    return [json.loads(report)["seq"] for report in reversed(client.lrange(names.reports("h1"), 0, -1))]
+
+
+def test_steps_on_the_way_share_a_round_trip(session: Session, client: Any, sender: Sender) -> None:
+    trips = RoundTrips(client)
+    claims = [session.begun() for _ in range(10)]
+    sender.start()
+    for claim in claims:
+        session.endings.progress(claim, step="half", percent=50.0)
+    until(lambda: session.outbox.backlog() == 0, "everything is sent")
+    assert received(client) == list(range(1, 31))
+    assert trips.since() < 10
+
+
+def test_a_result_is_sent_at_once_and_takes_the_steps_before_it_along(
+    session: Session, client: Any, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.host.sender._GATHER_SECONDS", 3600.0)
+    claim = session.begun()
+    sender.start()
+    session.endings.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
+    until(lambda: session.outbox.backlog() == 0, "everything is sent", timeout=5)
+    assert received(client) == [1, 2, 3]
+    result = json.loads(client.get(names.result(claim.run_id)))
+    assert result["result"] == {"x": 1}
+
+
+def test_whoever_waits_for_a_result_is_told_when_it_is_sent(session: Session, client: Any, sender: Sender) -> None:
+    claim = session.begun()
+    with client.pubsub() as waiting:
+        waiting.subscribe(names.result(claim.run_id))
+        assert waiting.get_message(timeout=5)["type"] == "subscribe"
+        session.endings.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
+        sender.start()
+        told = until(lambda: waiting.get_message(timeout=1), "the result is published")
+    assert json.loads(told["data"])["status"] == "SUCCESS"
+
+
+def test_reports_that_came_during_an_outage_are_sent_in_their_order_when_it_is_over(
+    session: Session, client: Any, link: Link, sender: Sender
+) -> None:
+    sender.start()
+    session.outbox.report(Kind.HOST_REGISTERED)
+    until(lambda: session.outbox.backlog() == 0, "the first is sent")
+    link.cut()
+    for _ in range(5):
+        session.accept()
+    link.mend()
+    until(lambda: session.outbox.backlog() == 0, "all are sent")
+    assert received(client) == [1, 2, 3, 4, 5, 6]
+
+
+def test_reports_whose_arrival_was_not_confirmed_are_sent_again_and_none_is_left_out(
+    session: Session, client: Any, link: Link, sender: Sender
+) -> None:
+    link.lose_next_answer_to(b"LPUSH")
+    for _ in range(3):
+        session.accept()
+    sender.start()
+    until(lambda: session.outbox.backlog() == 0, "all are sent")
+    assert link.lost == 1
+    assert received(client) == [1, 2, 3, 1, 2, 3]  # the control plane knows them by their numbers
+
+
+def test_what_the_broker_lost_and_nobody_recorded_is_sent_again(
+    session: Session, client: Any, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.host.sender._ACKNOWLEDGED_WITHIN", 0.05)
+    for _ in range(3):
+        session.accept()
+    sender.start()
+    until(lambda: session.outbox.backlog() == 0, "all are sent")
+    session.outbox.acknowledge(1, 1)
+    client.flushall()
+    until(lambda: received(client) == [2, 3], "what is not on record is sent again")
+
+
+def test_what_still_lies_in_the_broker_is_not_sent_again(
+    session: Session, client: Any, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.host.sender._ACKNOWLEDGED_WITHIN", 0.01)
+    session.accept()
+    looks = lambda: int(client.info("commandstats").get("cmdstat_llen", {}).get("calls", 0))  # noqa: E731 - a question
+    before = looks()
+    sender.start()
+    until(lambda: looks() >= before + 5, "it was looked at several times")
+    assert received(client) == [1]
+
+
+def test_nothing_is_lost_by_a_stop_that_comes_at_any_moment(session: Session, client: Any, linked: Any) -> None:
+    stop_after = [0, 1, 5, 20, 60]
+    for count in stop_after:
+        sender = Sender(session.outbox, linked, host="h1")
+        sender.start()
+        for _ in range(count):
+            session.accept()
+        sender.stop(timeout=timedelta(seconds=10))
+        sender.stop()
+        assert sender.stopped.is_set()
+        assert session.outbox.backlog() == 0
+    assert received(client) == list(range(1, sum(stop_after) + 1))
+
+
+def test_a_stop_during_an_outage_comes_soon_and_leaves_the_reports_in_the_outbox(
+    session: Session, client: Any, link: Link, sender: Sender
+) -> None:
+    link.cut()
+    sender.start()
+    session.accept()
+    sender.stop(timeout=timedelta(seconds=10))
+    assert sender.stopped.is_set()
+    assert session.outbox.backlog() == 1
+    link.mend()
+    later = Sender(session.outbox, client, host="h1")
+    later.start()
+    later.stop(timeout=timedelta(seconds=10))
+    assert received(client) == [1]

@@ -415,30 +415,36 @@ def test_heartbeats_go_on_while_the_pool_is_full(system: System, docker_engine: 
 
 @pytest.mark.docker
 @pytest.mark.timeout(180)
-def test_after_kill_9_what_had_begun_is_interrupted_and_what_had_not_runs_once(
+def test_after_kill_9_what_the_engine_was_asked_for_is_asked_again_or_compared_and_the_rest_runs_once(
     system: System, docker_engine: PrivateEngine
 ) -> None:
     client = docker_engine.client()
-    client.containers.run(IMAGE, ["/bin/sleep", "300"], name="stubborn", detach=True)  # pid 1 ignores SIGTERM
-    client.close()
+    for name in ("stubborn", "reborn"):  # pid 1 ignores SIGTERM
+        client.containers.run(IMAGE, ["/bin/sleep", "300"], name=name, detach=True)
+    born = client.containers.get("reborn").attrs["State"]["StartedAt"]
     system.start_control()
     system.enroll("h1")
-    worker = system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url, FLEET_CONCURRENCY="1")
-    begun = system.fleet.push(
-        "fleet.containers.stop", on="h1", arguments={"container": "stubborn", "timeout_seconds": 60}
+    worker = system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url, FLEET_CONCURRENCY="2")
+    stopping, restarting = (
+        system.fleet.push(task, on="h1", arguments={"container": name, "timeout_seconds": 4}).run_ids[0]
+        for task, name in (("fleet.containers.stop", "stubborn"), ("fleet.containers.restart", "reborn"))
     )
-    system.record(begun.run_ids[0], state="running")
+    for run in (stopping, restarting):
+        system.record(run, state="running")
     waiting = [system.fleet.push("fleet.host.ping", on="h1", arguments={"echo": str(n)}) for n in range(3)]
     worker.stop(number=signal.SIGKILL)
     system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url)
     for batch in waiting:
         (outcome,) = batch.wait(timeout=15)
         assert outcome.state == "succeeded"
-    (outcome,) = begun.wait(timeout=15)
-    assert isinstance(outcome.error, errors.TaskFailed)
-    assert outcome.error.kind == "interrupted"
-    assert system.record(begun.run_ids[0], state="failed").error["kind"] == "interrupted"  # type: ignore[index]
-    for batch in waiting:
-        system.record(batch.run_ids[0], state="succeeded")
-        assert [event.event for event in system.life(batch.run_ids[0])].count("run.started") == 1
+        system.record(outcome.run_id, state="succeeded")
+        assert [event.event for event in system.life(outcome.run_id)].count("run.started") == 1
+    assert system.record(stopping, state="succeeded").attempt == 2
+    system.record(restarting, state="succeeded")
+    assert "run.recovering" in [event.event for event in system.life(restarting)]
+    assert client.containers.get("stubborn").status == "exited"
+    reborn = client.containers.get("reborn").attrs["State"]
+    client.close()
+    assert reborn["Running"]
+    assert reborn["StartedAt"] > born
     assert system.events("report.missing") == []

@@ -1,0 +1,131 @@
+"""Availability: decided in the database, told to those who push, and to the host until it obeys."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from fleet import audit, availability, db, errors, inventory, names, presence
+from fleet.contracts.hosts import Availability
+from fleet.contracts.presence import Heartbeat
+from fleet.models import Membership
+from tests.services.broker import Broker
+from tests.services.system import System
+from tests.services.waiting import until
+
+
+@pytest.fixture
+def client(any_broker: Broker) -> Iterator["redis.Redis"]:
+    with any_broker.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def enrolled(engine: Engine) -> Engine:
+    with db.session(engine) as session:
+        for host in ("edge-1", "edge-2", "gone"):
+            inventory.enroll_host(session, host)
+        inventory.host(session, "gone").membership = Membership.REVOKED.value
+    return engine
+
+
+def heartbeat(host: str, said: Availability) -> Heartbeat:
+    return Heartbeat(
+        host=host,
+        at=1.0,
+        epoch=1,
+        version="0.1.0",
+        address="edge.example",
+        port=8000,
+        pid=1,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        loop_age_seconds=0.1,
+        in_hand=0,
+        queue_length=0,
+        docker_reachable=True,
+        availability=said,
+    )
+
+
+def words(client: "redis.Redis", host: str) -> list[dict[str, Any]]:
+    items: Any = client.lrange(names.control(host), 0, -1)
+    return [json.loads(item) for item in reversed(items)]
+
+
+def published(client: "redis.Redis", host: str) -> str:
+    entry: Any = client.hget(names.HOSTS, host)
+    return str(json.loads(entry)["availability"])
+
+
+def test_a_decision_reaches_database_registry_host_and_audit(enrolled: Engine, client: "redis.Redis") -> None:
+    with db.session(enrolled) as session:
+        assert availability.set(
+            session, client, "edge-1", Availability.DRAINING, by="alice", deadline=timedelta(minutes=10)
+        )
+    with db.session(enrolled) as session:
+        assert inventory.host(session, "edge-1").availability == "draining"
+        (event,) = audit.events(session, event="host.availability_set")
+        assert not availability.set(session, client, "edge-1", Availability.DRAINING, by="alice")
+    assert published(client, "edge-1") == "draining"
+    first, second = words(client, "edge-1")
+    assert (first["kind"], first["availability"], first["by"]) == ("host.availability", "draining", "alice")
+    measured: Any = client.time()
+    assert first["deadline"] == pytest.approx(measured[0] + 600, abs=5)
+    assert second["deadline"] is None
+    assert (event.actor, event.host_id, event.data["availability"]) == ("p:alice", "edge-1", "draining")
+
+
+def test_a_host_that_is_not_there_is_named(enrolled: Engine, client: "redis.Redis") -> None:
+    with pytest.raises(errors.NotFound, match="no host named 'edge-9'"), db.session(enrolled) as session:
+        availability.set(session, client, "edge-9", Availability.PAUSED, by="alice")
+    assert client.dbsize() == 0
+
+
+def test_without_the_broker_nothing_is_decided(enrolled: Engine, client: "redis.Redis", any_broker: Broker) -> None:
+    any_broker.stop()
+    with pytest.raises(redis.RedisError), db.session(enrolled) as session:
+        availability.set(session, client, "edge-1", Availability.PAUSED, by="alice")
+    with db.session(enrolled, write=False) as session:
+        assert inventory.host(session, "edge-1").availability == "active"
+
+
+def test_a_host_that_has_not_heard_of_it_is_told_again_once(enrolled: Engine, client: "redis.Redis") -> None:
+    with db.session(enrolled) as session:
+        availability.set(session, client, "edge-1", Availability.PAUSED, by="alice")
+    client.flushall()  # the broker lost its disk
+    presence.mark(client, heartbeat("edge-1", Availability.ACTIVE))
+    presence.mark(client, heartbeat("edge-2", Availability.ACTIVE))
+    presence.mark(client, heartbeat("gone", Availability.PAUSED))
+    with db.session(enrolled, write=False) as session:
+        assert [availability.remind(session, client) for _ in range(2)] == [1, 0]
+    assert [word["availability"] for word in words(client, "edge-1")] == ["paused"]
+    presence.mark(client, heartbeat("edge-1", Availability.PAUSED))
+    client.delete(names.control("edge-1"))
+    with db.session(enrolled, write=False) as session:
+        assert availability.remind(session, client) == 0
+
+
+def test_the_name_of_a_revoked_host_inherits_nothing(enrolled: Engine, client: "redis.Redis") -> None:
+    with db.session(enrolled) as session:
+        found = inventory.host(session, "gone")
+        found.availability, found.journal = "draining", "old"
+        inventory.enroll_host(session, "gone")
+    with db.session(enrolled, write=False) as session:
+        assert inventory.host(session, "gone").availability == "active"
+        assert inventory.host(session, "gone").journal is None
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_the_control_worker_reminds_hosts_by_itself(system: System) -> None:
+    with db.session(system.engine) as session:
+        inventory.enroll_host(session, "edge-1")
+        inventory.set_availability(session, "edge-1", Availability.PAUSED)
+    with system.broker.connect() as client:
+        presence.mark(client, heartbeat("edge-1", Availability.ACTIVE))
+        system.start_control()
+        until(lambda: words(client, "edge-1"), "the host is told")
+        assert published(client, "edge-1") == "paused"

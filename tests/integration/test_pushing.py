@@ -1,0 +1,276 @@
+"""Pushing and cancelling as programs do it, on a real broker, with nobody there who takes anything away."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from celery import group
+from celery.exceptions import TimeoutError as CeleryTimeout
+
+from fleet import Fleet, errors, names, tasks
+from fleet.broker import results
+from fleet.client import Outcome
+from fleet.contracts.control import READER, CancelRun
+from fleet.contracts.reports import Kind, Queued, Report
+from fleet.dispatch import MOST_WAITING
+from fleet.settings import Settings
+from tests.services.broker import Broker
+
+
+def enroll(client: "redis.Redis", *hosts: str, connected: bool = True, **record: Any) -> None:
+    for host in hosts:
+        client.hset(names.HOSTS, host, json.dumps({"labels": {}, **record}))
+        if connected:
+            client.set(names.presence(host), "{}")
+
+
+@pytest.fixture
+def fleet(broker: Broker, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """A fleet of edge-1 and edge-2, connected, without workers; `fleet.tasks` pushes to it, too."""
+    enroll(client, "edge-1", "edge-2")
+    with Fleet(Settings(broker_url=broker.url, principal="alice")) as opened:
+        monkeypatch.setattr(tasks, "_fleet", lambda: opened)
+        yield opened
+
+
+def messages(client: "redis.Redis", host: str) -> list[dict[str, Any]]:
+    """Return the messages in the host's queue, oldest first."""
+    return [json.loads(item) for item in reversed(client.lrange(names.queue(host), 0, -1))]
+
+
+def reports(client: "redis.Redis") -> list[Report]:
+    """Return alice's reports, oldest first."""
+    found = client.lrange(names.reports("p:alice"), 0, -1)
+    return [Report.model_validate_json(item) for item in reversed(found)]
+
+
+def broker_now(client: "redis.Redis") -> float:
+    seconds, microseconds = client.time()
+    return float(seconds + microseconds / 1e6)
+
+
+def test_what_a_push_asks_for_is_in_the_message_and_in_the_ledgers_report(fleet: Fleet, client: "redis.Redis") -> None:
+    before = names.new_run_id("edge-1")
+    tasks.ping_host.on("edge-1").apply_async(
+        kwargs={"echo": "x"},
+        countdown=60,
+        expires=timedelta(hours=1),
+        time_limit=30,
+        soft_time_limit=timedelta(seconds=20),
+        max_retries=3,
+        retry_backoff=2,
+        retry_backoff_max=50,
+        retry_of=before,
+    )
+    [message] = messages(client, "edge-1")
+    headers = message["headers"]
+    wanted = headers["fleet"]
+    now = broker_now(client)
+    assert 55 < wanted["not_before"] - now <= 60
+    assert 3590 < wanted["not_after"] - now <= 3600
+    assert wanted["limits"] == {"soft_seconds": 20.0, "hard_seconds": 30.0}
+    assert wanted["retry"] == {"max_retries": 3, "backoff_seconds": 2.0, "backoff_max_seconds": 50.0}
+    assert wanted["retry_of"] == before
+    # by these Celery would delay, drop or end it on its own; hosts refuse messages that have them
+    assert headers["eta"] is None
+    assert headers["expires"] is None
+    assert headers["timelimit"] == [None, None]
+    [report] = reports(client)
+    queued = Queued.model_validate(report.data)
+    assert (queued.not_before, queued.limit_seconds, queued.soft_limit_seconds) == (wanted["not_before"], 30.0, 20.0)
+    assert (queued.max_retries, queued.backoff_seconds, queued.backoff_max_seconds) == (3, 2.0, 50.0)
+    assert queued.retry_of == before
+
+
+def test_without_limits_the_report_has_the_contracts_own(fleet: Fleet, client: "redis.Redis") -> None:
+    tasks.ping_host.on("edge-1").delay()
+    [report] = reports(client)
+    assert Queued.model_validate(report.data).limit_seconds == 3600.0
+
+
+def test_signatures_and_groups_take_the_same_options(fleet: Fleet, client: "redis.Redis") -> None:
+    tasks.ping_host.on("edge-1").s(echo="a").set(countdown=60).apply_async()
+    group(tasks.ping_host.on(host).s(echo="b").set(time_limit=5) for host in ("edge-1", "edge-2"))()
+    group(tasks.ping_host.on("edge-2").s(echo="c") for _ in range(2)).apply_async(countdown=60)
+    delayed, limited = (message["headers"]["fleet"] for message in messages(client, "edge-1"))
+    assert delayed["not_before"] is not None
+    assert limited["limits"]["hard_seconds"] == 5.0
+    first, *others = (message["headers"]["fleet"] for message in messages(client, "edge-2"))
+    assert first["limits"]["hard_seconds"] == 5.0
+    assert [other["not_before"] is not None for other in others] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"countdown": 5, "expires": 5}, "expires: 5 is over before the task may begin"),
+        ({"soft_time_limit": 9, "time_limit": 5}, "soft_time_limit: 9 is not shorter than time_limit of 5 s"),
+        ({"eta": datetime(2030, 1, 1, tzinfo=UTC), "countdown": 1}, "countdown and eta"),
+        ({"countdwon": 5}, "did you mean 'countdown'?"),
+        ({"link": "x"}, "push the next step"),
+        ({"queue": "x"}, "name the host with .on(host)"),
+        ({"description": "\ud800"}, "description: "),
+    ],
+)
+def test_an_option_that_cannot_be_sends_nothing(
+    fleet: Fleet, client: "redis.Redis", options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        tasks.ping_host.on("edge-1").apply_async(**options)
+    assert said in str(caught.value)
+    assert messages(client, "edge-1") == []
+    assert reports(client) == []
+
+
+def test_a_host_that_takes_no_new_work_is_pushed_nothing_unless_it_is_to_be_queued(
+    fleet: Fleet, client: "redis.Redis"
+) -> None:
+    enroll(client, "edge-1", availability="paused")
+    enroll(client, "edge-2", availability="draining")
+    enroll(client, "edge-3", availability="active")
+    for host, word in (("edge-1", "paused"), ("edge-2", "draining")):
+        with pytest.raises(errors.HostNotAvailable, match=f"host '{host}' is {word}; nothing was queued"):
+            tasks.ping_host.on(host).delay()
+    with pytest.raises(errors.HostNotAvailable):
+        fleet.push("fleet.host.ping", all_hosts=True)
+    assert client.llen(names.queue("edge-3")) == 0  # nothing to any host
+    batch = fleet.push("fleet.host.ping", all_hosts=True, offline="skip")
+    assert batch.skipped == ("edge-1", "edge-2")
+    assert [names.host_of_run(run_id) for run_id in batch.run_ids] == ["edge-3"]
+    tasks.ping_host.on("edge-1", offline="queue").delay()
+    assert len(messages(client, "edge-1")) == 1
+    assert {target.host: target.availability for target in fleet.targets(all_hosts=True)} == {
+        "edge-1": "paused",
+        "edge-2": "draining",
+        "edge-3": "active",
+    }
+
+
+def test_a_queue_is_full_at_ten_thousand_messages(fleet: Fleet, client: "redis.Redis") -> None:
+    client.lpush(names.queue("edge-1"), *["x"] * (MOST_WAITING - 1))
+    tasks.ping_host.on("edge-1").delay()
+    for offline in ("fail", "queue"):
+        with pytest.raises(errors.QueueFull, match="10,000 messages wait for host 'edge-1'; nothing was queued"):
+            tasks.ping_host.on("edge-1", offline=offline).delay()  # type: ignore[arg-type]
+    with pytest.raises(errors.QueueFull):
+        fleet.push("fleet.host.ping", all_hosts=True, offline="skip")
+    assert client.llen(names.queue("edge-1")) == MOST_WAITING
+    assert client.llen(names.queue("edge-2")) == 0
+
+
+def test_a_cancel_tells_the_host_and_the_control_plane_also_while_the_host_is_away(
+    fleet: Fleet, client: "redis.Redis"
+) -> None:
+    result = tasks.ping_host.on("edge-1").delay()
+    client.delete(names.presence("edge-1"))
+    result.cancel("no longer needed")
+    [item] = client.lrange(names.control("edge-1"), 0, -1)
+    assert READER.validate_json(item) == CancelRun(run=result.id, by="alice", reason="no longer needed")
+    asked = reports(client)[-1]
+    assert (asked.kind, asked.run, asked.data) == (
+        Kind.RUN_CANCEL_REQUESTED,
+        result.id,
+        {"reason": "no longer needed"},
+    )
+    assert abs(asked.at - broker_now(client)) < 30
+    assert client.sismember(names.REPORTS_DIRTY, "p:alice")
+
+
+def test_a_batch_is_cancelled_host_by_host(fleet: Fleet, client: "redis.Redis") -> None:
+    batch = fleet.push("fleet.host.ping", all_hosts=True)
+    batch.cancel()
+    told = [READER.validate_json(client.lindex(names.control(host), 0)) for host in ("edge-1", "edge-2")]
+    assert [message.run for message in told if isinstance(message, CancelRun)] == list(batch.run_ids)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "reason", "said"),
+    [
+        ("edge-1:123", "", "is not a task id"),
+        (names.new_run_id("egde-1"), "", "did you mean 'edge-1'?"),
+        (names.new_run_id("edge-1"), "x" * 1025, "reason: "),
+        (names.new_run_id("edge-1"), "\ud800", "reason: "),
+    ],
+)
+def test_a_cancel_that_cannot_be_says_why_and_tells_nobody(
+    fleet: Fleet, client: "redis.Redis", run_id: str, reason: str, said: str
+) -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        fleet.cancel(run_id, reason=reason)
+    assert said in str(caught.value)
+    assert client.keys("fleet:h:*:ctl") == []
+    assert reports(client) == []
+
+
+def test_revoking_is_an_error_that_names_cancelling(fleet: Fleet) -> None:
+    one = tasks.ping_host.on("edge-1").delay()
+    many = group(tasks.ping_host.on(host).s() for host in ("edge-1", "edge-2"))()
+    for revoke in (one.revoke, many.revoke):
+        with pytest.raises(errors.UsageError, match=r"end a task with \.cancel\(\)"):
+            revoke()
+    with pytest.raises(errors.UsageError, match="Celery's shutdown"):
+        one.app.control.shutdown()
+
+
+@pytest.mark.parametrize(("state", "error"), [("cancelled", errors.TaskCancelled), ("unknown", errors.OutcomeUnknown)])
+def test_what_was_cancelled_or_is_unknown_is_told_to_whoever_waits(
+    fleet: Fleet, client: "redis.Redis", state: str, error: type[errors.FleetError]
+) -> None:
+    batch = fleet.push("fleet.host.ping", on="edge-1")
+    [run_id] = batch.run_ids
+    meta = results.failure_meta(run_id, state=state, kind=state, message="so it is", date_done="2030-01-01T00:00:00")
+    client.set(names.result(run_id), json.dumps(meta))
+    [outcome] = batch.wait(timeout=5)
+    assert isinstance(outcome, Outcome)
+    assert outcome.state == state
+    assert isinstance(outcome.error, error)
+    with pytest.raises(error, match="so it is"):
+        batch.results[0].get(timeout=5)
+
+
+def test_a_push_is_recorded_when_its_report_has_been_taken_away(fleet: Fleet, client: "redis.Redis") -> None:
+    batch = fleet.push("fleet.host.ping", all_hosts=True)
+    key = names.reports("p:alice")
+    assert not fleet.recorded(batch, timeout=0.1)
+    client.rpop(key)  # the first host's
+    assert not fleet.recorded(batch, timeout=0.1)
+    with ThreadPoolExecutor() as pool:
+        seen = pool.submit(fleet.recorded, batch, timeout=10)
+        fleet.push("fleet.host.ping", on="edge-1")  # what comes later is waited for by others
+        client.rpop(key)
+        assert seen.result(timeout=10)
+
+
+def test_pushes_of_several_threads_know_their_own_reports(fleet: Fleet, client: "redis.Redis") -> None:
+    start = threading.Barrier(4)
+
+    def push(_: int) -> bool:
+        start.wait()
+        return all(
+            json.loads(result.report)["run"] == result.id
+            for result in (tasks.ping_host.on("edge-1").delay() for _ in range(20))
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(push, range(4)))
+
+
+def test_threads_that_push_first_share_one_dispatcher(broker: Broker) -> None:
+    start = threading.Barrier(8)
+
+    def look(fleet: Fleet) -> object:
+        start.wait()
+        return fleet.dispatcher
+
+    with Fleet(Settings(broker_url=broker.url, principal="alice")) as fleet, ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(look, [fleet] * 8))) == 1
+
+
+def test_nobody_there_is_celerys_own_time_out(fleet: Fleet) -> None:
+    with pytest.raises(CeleryTimeout):
+        tasks.ping_host.on("edge-1").delay().get(timeout=0.1)
