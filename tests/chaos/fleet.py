@@ -69,6 +69,7 @@ class Arena:
 
     def end(self) -> None:
         self.system.end()
+        self.system.engine.dispose()
 
 
 class Host:

@@ -85,7 +85,7 @@ def test_a_host_gets_its_credential_and_is_in_the_registry_by_then(
         watcher.get_message(timeout=5)
         credential = joining.join(token, host="edge-7", version="0.1.0")
         assert caller.hgetall(names.HOSTS) == {
-            "edge-7": json.dumps({"labels": {"env": "prod"}, "membership": "accepted"})
+            "edge-7": json.dumps({"labels": {"env": "prod"}, "membership": "accepted", "availability": "active"})
         }
         assert credential.host == "edge-7"
         assert credential.labels == {"env": "prod"}
