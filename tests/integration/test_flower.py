@@ -19,7 +19,8 @@ import pytest
 from fleet import names
 from fleet.broker import app as broker_app
 from tests.services.broker import Broker
-from tests.services.up import PAUSE, START_SECONDS, free_ports
+from tests.services.ports import free_ports
+from tests.services.up import PAUSE, START_SECONDS
 
 CHANGES = [
     "/api/task/apply/fleet.host.ping",

