@@ -17,6 +17,8 @@ import pytest
 from tests.services.ports import free_ports
 from tests.services.up import PAUSE, START_SECONDS, Up, wait_for_port
 
+pytestmark = pytest.mark.xdist_group("deadlines")
+
 
 @pytest.fixture
 def ups() -> Iterator[list[Up]]:

@@ -15,6 +15,8 @@ import pytest
 from tests.services.ports import free_ports
 from tests.services.up import Up
 
+pytestmark = pytest.mark.xdist_group("deadlines")
+
 REPOSITORY = Path(__file__).parents[2]
 FOREIGN = """
 [build-system]

@@ -246,6 +246,7 @@ def test_a_result_that_came_while_another_was_awaited_is_there_at_once(system: S
     assert outcome.state == "succeeded"
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_a_clean_stop_signs_the_host_off_at_once_and_ends_soon(system: System, host: str) -> None:
     worker = system.parts[-1]
     begun = time.monotonic()
@@ -310,6 +311,7 @@ def test_a_second_worker_of_the_same_host_is_refused_and_the_first_goes_on(syste
     push(system, "fleet.host.ping")
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(system: System, host: str) -> None:
     system.broker.stop(kill=True)
     system.broker.start()
@@ -328,6 +330,7 @@ def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(
     assert lost <= 1
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_heartbeats_outlive_a_broker_outage_that_is_logged_once(system: System, host: str) -> None:
     log = system.parts[-1].log
     system.broker.stop(kill=True)
