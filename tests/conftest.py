@@ -5,15 +5,10 @@ follow each other in one process: those that measure time (`deadlines`), and tho
 (`wheelhouse`).
 """
 
-import signal
-
 import pytest
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's script that starts us in the background has us ignore it, and so would every process that a test starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 pytest_plugins = (
+    "tests.services.signals",
     "tests.services.availability",
     "tests.services.waiting",
     "tests.services.database",
