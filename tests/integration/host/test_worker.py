@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from celery import group
@@ -18,6 +17,7 @@ from fleet.contracts.presence import Presence
 from fleet.dispatch import RunSignature
 from tests.services.availability import missing
 from tests.services.docker import IMAGE
+from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
 from tests.services.waiting import until
@@ -41,16 +41,6 @@ def host(system: System) -> str:
 def push(system: System, task: str, *, host: str = "h1", expires: float | None = None, **arguments: object) -> str:
     """Push and return the run's id."""
     return system.fleet.push(task, on=host, arguments=arguments, expires=expires).run_ids[0]
-
-
-@contextmanager
-def frozen_control(system: System) -> Iterator[None]:
-    """Keep the control worker from taking in reports, so that they are there to read."""
-    system.parts[0].process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        system.parts[0].process.send_signal(signal.SIGCONT)
 
 
 def item_of(system: System, run_id: str) -> str:
@@ -128,7 +118,7 @@ def test_groups_of_signatures_bring_one_reply_a_member(standing: System) -> None
 
 @pytest.mark.xdist_group("standing")
 def test_the_same_message_a_hundred_times_runs_once(standing: System) -> None:
-    with frozen_control(standing):
+    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
         run_id = push(standing, "fleet.host.ping")
         item = item_of(standing, run_id)
         standing.redis.lpush(names.queue("h1"), *[item] * 100)
@@ -200,7 +190,7 @@ def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(sta
 def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
     standing: System, change: object, reason: str
 ) -> None:
-    with frozen_control(standing):
+    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
         template = json.loads(item_of(standing, push(standing, "fleet.host.ping")))
         run_id = names.new_run_id("h1")
         template["headers"]["id"] = run_id
@@ -221,7 +211,7 @@ def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
     standing: System, encode: Callable[[str], bytes]
 ) -> None:
     """Python reads both as JSON, and the journal stores neither."""
-    with frozen_control(standing):
+    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
         template = json.loads(item_of(standing, push(standing, "fleet.host.ping")))
         run_id = names.new_run_id("h1")
         template["headers"].update(id=run_id, origin="bob")
@@ -291,10 +281,9 @@ def test_a_worker_that_is_started_again_takes_what_waits(system: System, host: s
 def test_what_a_dead_session_left_in_its_inbox_runs_once_in_the_next(system: System, host: str) -> None:
     control, worker = system.parts
     assert worker.stop() == 0
-    control.process.send_signal(signal.SIGSTOP)
-    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
-    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
-    control.process.send_signal(signal.SIGCONT)
+    with frozen(control.process.pid):
+        batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+        system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
     system.start_worker(host)
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
@@ -305,11 +294,10 @@ def test_an_inbox_is_found_however_many_sessions_ended_before_one_consumed(syste
     """A session that fails at its start, on a full disk say, has taken its epoch already."""
     control, worker = system.parts
     assert worker.stop() == 0
-    control.process.send_signal(signal.SIGSTOP)
-    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
-    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
-    system.redis.set(names.epoch(host), 50)
-    control.process.send_signal(signal.SIGCONT)
+    with frozen(control.process.pid):
+        batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+        system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
+        system.redis.set(names.epoch(host), 50)
     system.start_worker(host)
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
