@@ -5,10 +5,11 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +88,32 @@ def _host_disk(host: Host, disk: SmallDisk, random_: random.Random) -> Tally:
     assert host.part is not None
     since = time.monotonic()
     before = host.effects()
-    until(lambda: host.part is not None and (_restarted(host) or host.effects() > before), "it goes on", timeout=30)
-    took = host.wait_for_effect(since, more_than=before)
-    host.may_fail = {run for run in host.pushed if not effects(host.log)[run]}  # refused before any effect
-    tally = host.judge()
+    with _kept_running(host):
+        took = host.wait_for_effect(since, more_than=before)
+        host.may_fail = {run for run in host.pushed if not effects(host.log)[run]}  # refused before any effect
+        tally = host.judge()
     tally.recovered = [took] if took is not None else []
     return tally
 
 
-def _restarted(host: Host) -> bool:
-    assert host.part is not None
-    if host.part.process.poll() is None:
-        return False
-    host.start()
-    return True
+@contextmanager
+def _kept_running(host: Host) -> Iterator[None]:
+    """Start the worker again whenever it has ended, as systemd would: on a slow machine that takes it a while."""
+    stopping = threading.Event()
+
+    def keep() -> None:
+        while not stopping.wait(0.1):
+            assert host.part is not None
+            if host.part.process.poll() is not None:
+                host.start()
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        keeper.join()
 
 
 def disk_fleet(seeds: Sequence[int], scale: Scale) -> Tally:
@@ -109,7 +122,8 @@ def disk_fleet(seeds: Sequence[int], scale: Scale) -> Tally:
         hosts, disks = [], {}
         for seed in seeds:
             name = f"c{seed}"
-            disk = SmallDisk(arena.directory / "hosts" / name, megabytes=4)
+            # Room for eight spools, which take 384 KiB each, and a journal: it is full only when it is filled.
+            disk = SmallDisk(arena.directory / "hosts" / name, megabytes=8)
             stack.callback(disk.end)
             disks[name] = disk
             hosts.append(arena.host(name))
