@@ -10,7 +10,10 @@ FleetError                        exit code
 ├── Refused                       4    somebody in charge said no
 │   ├── TaskRejected                   the host refused a message; it never ran
 │   ├── EnrollmentRefused              the control plane refused a token
-│   └── CredentialUnusable             missing, unreadable, or open to others
+│   ├── CredentialUnusable             missing, unreadable, open to others, expired, revoked
+│   ├── NotPermitted                   the principal may not do that, or not there
+│   └── NotTrusted                     a signature or credential that is not whose it should be
+│       └── ResultForged               what lies there as a result is nobody's word that counts
 ├── Unreachable                   5    something is not there at the moment
 │   ├── HostNotConnected               no heartbeat: nothing was queued
 │   │   ├── HostNotEnrolled            no such host
@@ -129,6 +132,24 @@ class EnrollmentRefused(Refused):
 
 class CredentialUnusable(Refused):
     code = "credential_unusable"
+
+
+class NotPermitted(Refused):
+    """The principal's level or selectors do not allow this push. Nothing was sent."""
+
+    code = "not_permitted"
+
+
+class NotTrusted(Refused):
+    """A signature, or a credential, is not whose it should be."""
+
+    code = "not_trusted"
+
+
+class ResultForged(NotTrusted):
+    """What lies where a run's result belongs is neither its host's word nor the fleet's."""
+
+    code = "result_forged"
 
 
 class Unreachable(FleetError):

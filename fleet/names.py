@@ -15,7 +15,9 @@ random id of an enrollment request.
 | `fleet:reports:X`            | list    | host X            | control plane  | none        | numbered reports of a host, oldest at the tail |
 | `fleet:reports:p:P`          | list    | principal P       | control plane  | none        | `run.queued` reports of a principal |
 | `fleet:reports:dirty`        | set     | hosts, principals | control plane  | none        | senders that have news: `X` or `p:P` |
-| `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts, labels, availability: `X` → JSON |
+| `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts, credential, availability: `X` → JSON |
+| `fleet:principals`           | hash    | control plane     | principals     | none        | newest credentials of principals: `P` → compact JWS |
+| `fleet:trust`                | string  | control plane     | everybody      | none        | the fleet's keys and whose credentials count, signed |
 | `fleet:enroll:requests`      | list    | joining hosts     | control plane  | none        | enrollment requests |
 | `fleet:enroll:reply:T:R`     | list    | control plane     | joining host   | 60 s        | the answer to request R by token T |
 | `fleet:control:lease`        | string  | control plane     | control plane  | 10 s        | which control worker may write the ledger |
@@ -47,6 +49,8 @@ PRINCIPAL = HOST_ID
 RESERVED = frozenset({"dirty", "control"})
 
 HOSTS = "fleet:hosts"
+PRINCIPALS = "fleet:principals"
+TRUST = "fleet:trust"
 REPORTS_DIRTY = "fleet:reports:dirty"
 ENROLL_REQUESTS = "fleet:enroll:requests"
 CONTROL_LEASE = "fleet:control:lease"

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(None, description="enrollment token")
     credential: Path | None = Field(None, description="credential file; default: in the state directory")
     principal: str | None = Field(None, description="who pushes; default: the login name")
+    principal_file: Path | None = Field(
+        None, description="key and credential of the principal; default: in the state directory"
+    )
+    signing_keys: Path | None = Field(
+        None, description="control plane's file of the fleet's keys; default: in the state directory"
+    )
     docker_url: str | None = Field(None, description="Docker Engine: unix:///path or tcp://…; default: DOCKER_HOST")
     concurrency: int = Field(8, ge=1, le=256, description="tasks that a host runs at once")
     task_memory: int = Field(
@@ -182,6 +188,13 @@ class Settings(BaseSettings):
 
     def credential_path(self, host: str) -> Path:
         return self.credential or self.host_dir(host) / "credential.json"
+
+    def principal_path(self, name: str) -> Path:
+        return self.principal_file or self.state_dir / "principals" / f"{names.principal(name)}.json"
+
+    @property
+    def signing_keys_path(self) -> Path:
+        return self.signing_keys or self.state_dir / "signing-keys.json"
 
     def require_broker_url(self) -> str:
         """Return the broker's URL; raise `errors.SettingsInvalid` where none is known."""
