@@ -71,6 +71,7 @@ def create_token(
     record = EnrollmentToken(
         id=token.id,
         secret_hash=tokens.hash_secret(token.secret),
+        broker_hash=login.hashed(token.broker_password()),
         created_at=now,
         created_by=created_by,
         expires_at=now + ttl,
@@ -169,9 +170,7 @@ def _suspect(session: Session, token_id: str) -> None:
     for host in session.exec(select(Host).where(Host.token_id == token_id, col(Host.suspect).is_(None))).all():
         host.suspect = f"token {token_id}, by which it came, was shown again"
         session.add(host)
-        audit.record(
-            session, event="host.suspected", actor="control", host_id=host.id, data={"reason": host.suspect}
-        )
+        audit.record(session, event="host.suspected", actor="control", host_id=host.id, data={"reason": host.suspect})
 
 
 def _problem(  # noqa: PLR0911 - one line a reason

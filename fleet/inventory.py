@@ -87,11 +87,14 @@ def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: It
     return found
 
 
-def set_availability(session: Session, host_id: str, availability: Availability) -> bool:
-    """Note whether a host is to take new work; return whether that is new. See `fleet.availability`."""
+def set_availability(
+    session: Session, host_id: str, availability: Availability, *, at: datetime, deadline: datetime | None = None
+) -> bool:
+    """Note whether a host is to take new work, decided now; return whether that is new. See `fleet.availability`."""
     found = host(session, host_id)
     changed = found.availability != availability
     found.availability = availability.value
+    found.availability_at, found.drain_deadline = at, deadline
     session.add(found)
     return changed
 
@@ -118,6 +121,36 @@ def enroll_host(
     session.add(found)
     session.flush()
     return found
+
+
+def offer_key(session: Session, host_id: str, *, key: str, broker_hash: str) -> None:
+    """Note the key and the password that a host is about to change to; until it has, both of each count."""
+    found = host(session, host_id)
+    if key not in found.keys:
+        found.keys = [*found.keys[-1:], key]
+        found.broker_hashes = [*found.broker_hashes[-1:], broker_hash]
+        found.credential = None  # the next one is for that key
+        session.add(found)
+        session.flush()
+
+
+def settle_key(session: Session, host_id: str, *, key: str) -> bool:
+    """Let only the newest key and password of a host count, once it goes by them; return whether that is new."""
+    found = host(session, host_id)
+    if len(found.keys) < 2 or found.keys[-1] != key:
+        return False
+    found.keys, found.broker_hashes = found.keys[-1:], found.broker_hashes[-1:]
+    session.add(found)
+    session.flush()
+    return True
+
+
+def revoke_host(session: Session, found: Host) -> None:
+    """Put a host out: its keys and passwords count no more, and its reports are not taken in."""
+    found.membership = Membership.REVOKED.value
+    found.keys, found.broker_hashes, found.credential = [], [], None
+    session.add(found)
+    session.flush()
 
 
 def accepted(session: Session, host_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:

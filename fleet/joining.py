@@ -134,7 +134,7 @@ def _prepare(
         believed.learn(said)
     except errors.NotTrusted as exc:
         raise errors.EnrollmentRefused(
-            f"the control plane at {redaction.url(login.without(token.broker_url))} is not the one that made this token",
+            f"the control plane at {login.without(token.broker_url)} is not the one that made this token",
             remedy="nothing was said to it; make a token where the control plane runs that this host is to belong to",
         ) from exc
     measured: Any = client.time()
@@ -182,9 +182,7 @@ def _await_answer(client: "redis.Redis", asking: _Asking, *, seconds: float) -> 
     return None if item is None else asking.read(item[1])
 
 
-def _credential(
-    answer: EnrollmentAnswer, trusted: Trust, *, key: KeyPair, broker_url: SecretStr
-) -> HostCredential:
+def _credential(answer: EnrollmentAnswer, trusted: Trust, *, key: KeyPair, broker_url: SecretStr) -> HostCredential:
     if answer.outcome == "refused":
         raise errors.EnrollmentRefused(
             f"enrollment refused: {answer.reason}", remedy="`fleet token create` makes a new token"

@@ -19,7 +19,7 @@ from fleet.contracts.control import ControlMessage
 from fleet.models import FleetKey, Principal
 from fleet.security import identity, signing, trust
 from fleet.security.identity import HostIdentity, PrincipalIdentity
-from fleet.security.keys import KeyPair
+from fleet.security.keys import KeyPair, decode
 from fleet.security.sealing import Opener
 
 #: What sealed enrollment requests are opened by follows from the signing key, see `sealing.Opener.of`.
@@ -51,12 +51,9 @@ class Keyring:
         return identity.issue(who, self.newest)
 
     def has_issued(self, credential: str) -> bool:
-        """Say whether the newest key signed a credential; others are issued anew before their key is retired."""
-        try:
-            identity.read(credential, self.newest.public)
-        except errors.NotTrusted:
-            return False
-        return True
+        """Say whether the newest key signed a credential of ours; others are issued anew before it is alone."""
+        header = json.loads(decode(credential.partition(".")[0]))
+        return bool(header["kid"] == self.newest.public)
 
     def word(self, host_key: str, message: ControlMessage) -> str:
         """Return a control message for the host with that public key, as an item of its control list."""
@@ -67,7 +64,7 @@ class Keyring:
         return signing.sign_result(meta, self.newest, "")
 
     def opener(self, public: str) -> Opener:
-        """Return what opens texts that were sealed for the holder of that key; raise ValueError where it is not held."""
+        """Return what opens texts that were sealed for the holder of that key; raise ValueError for another."""
         try:
             return self._openers[public]
         except KeyError:
@@ -151,6 +148,11 @@ def statement(session: Session, ring: Keyring) -> str:
     return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
 
 
+def everything(session: Session) -> list[FleetKey]:
+    """Return all keys there are and were, the oldest first."""
+    return list(session.exec(select(FleetKey).order_by(col(FleetKey.number))).all())
+
+
 def _known(session: Session) -> list[FleetKey]:
     query = select(FleetKey).where(col(FleetKey.retired_at).is_(None)).order_by(col(FleetKey.number))
     return list(session.exec(query).all())
@@ -170,7 +172,9 @@ def _read(path: Path) -> list[KeyPair]:
     try:
         return [KeyPair.read(key.get_secret_value()) for key in _KeyFile.model_validate_json(text).keys]
     except (ValidationError, errors.InvalidValue) as exc:
-        raise errors.LocalFault(f"signing keys {path}: not a file of keys", remedy="restore it from its backup") from exc
+        raise errors.LocalFault(
+            f"signing keys {path}: not a file of keys", remedy="restore it from its backup"
+        ) from exc
 
 
 def _write(path: Path, keys: Sequence[KeyPair]) -> None:

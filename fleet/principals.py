@@ -148,7 +148,9 @@ def renew(session: Session, ring: Keyring, *, now: datetime) -> bool:
 
 def keys(session: Session, wanted: list[str]) -> dict[str, tuple[str, ...]]:
     """Return the public keys of those of these principals that are not revoked."""
-    query = select(Principal.id, Principal.keys).where(col(Principal.id).in_(wanted), col(Principal.revoked_at).is_(None))
+    query = select(Principal.id, Principal.keys).where(
+        col(Principal.id).in_(wanted), col(Principal.revoked_at).is_(None)
+    )
     return {name: tuple(found) for name, found in session.exec(query).all()}
 
 

@@ -26,7 +26,7 @@ PREFIX = "FLEET_"
 #: Variables that are Fleet's but no settings.
 _NOT_SETTINGS = frozenset({"FLEET_CONFIG"})
 #: Settings whose value may come from a file named in `FLEET_<NAME>_FILE`.
-SECRETS = ("broker_url", "database_url", "token", "flower_password")
+SECRETS = ("broker_url", "flower_broker_url", "database_url", "token", "flower_password")
 #: Written by `fleet up` into its state directory, so that everything on the machine finds it.
 STATE_FILE = "fleet.toml"
 #: What a host advertises where nobody says otherwise (E4 of the feature table).
@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     broker_url: SecretStr | None = Field(None, description="Redis or Valkey ≥ 7: redis://[:password@]host:port/0")
+    flower_broker_url: SecretStr | None = Field(
+        None, description="the broker with Flower's own user, which can only listen; default: broker_url"
+    )
     database_url: SecretStr | None = Field(
         None, description="control plane's database: sqlite:///file or postgresql://user:password@host/name"
     )
@@ -91,7 +94,7 @@ class Settings(BaseSettings):
             raise ValueError("use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
         return value
 
-    @field_validator("broker_url")
+    @field_validator("broker_url", "flower_broker_url")
     @classmethod
     def _check_broker(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):

@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fleet import errors, redaction
+from fleet.broker.login import without as without_login
 
 #: The oldest broker whose ACL selectors and BLMOVE Fleet relies on.
 OLDEST_VERSION = (7, 0)
@@ -22,16 +23,24 @@ DEFAULT_TIMEOUT = timedelta(seconds=5)
 
 
 def connect(
-    url: str, *, name: str, timeout: timedelta = DEFAULT_TIMEOUT, connections: int = 1, retries: int = 0
+    url: str,
+    *,
+    name: str,
+    timeout: timedelta = DEFAULT_TIMEOUT,
+    connections: int = 1,
+    retries: int = 0,
+    login: "redis.CredentialProvider | None" = None,
 ) -> "redis.Redis":
     """Return a client of `connections` sockets at most; callers in several threads take turns.
 
-    Nothing is sent yet. `timeout` bounds connecting and every answer, so a blocking command must ask for less.
+    Nothing is sent yet. `login`, where it is given, is asked for user and password at each new connection, instead of
+    the URL: they may change. `timeout` bounds connecting and every answer, so a blocking command must ask for less.
     Raises `errors.SettingsInvalid` for a URL that cannot be parsed.
     """
     try:
         pool = redis.BlockingConnectionPool.from_url(
-            url,
+            url if login is None else without_login(url),
+            credential_provider=login,
             max_connections=connections,
             timeout=timeout.total_seconds(),
             socket_timeout=timeout.total_seconds(),

@@ -3,18 +3,24 @@
 Hosts write results through their outbox, in Celery's form and under Celery's key, so `AsyncResult.get()` and groups
 work as ever. Stock Celery rebuilds a failed task's exception from the class that the result names; whoever can write a
 result could make the caller raise anything, `SystemExit` included. Here a failure is data, and becomes one of Fleet's
-own errors.
+own errors. A result counts only with its host's signature, or the fleet's: nobody else can say how a run ended.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import redis
+from celery import states
+from celery.backends import redis as celery_redis
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import DecodeError
 
-from fleet import errors
+from fleet import errors, logs
 
+log = logs.get(__name__)
+
+_LOOK = "`fleet task show` has what the host reported"
 #: How long a result can be fetched, in seconds.
 RESULT_TTL_SECONDS = 24 * 3600
 
@@ -74,8 +80,66 @@ def awaiting() -> Iterator[None]:
         ) from exc
 
 
+_ResultConsumer: Any = celery_redis.ResultConsumer  # type: ignore[attr-defined]  # missing in the stubs
+
+
+class Consumer(_ResultConsumer):  # type: ignore[misc]  # as above
+    """Celery's consumer of results that are published. What speaks of another run than its channel's is dropped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._decode_result = self._read
+
+    def on_state_change(self, meta: Any, message: Any) -> None:
+        run_id = meta["task_id"]
+        if run_id and (message is None or _text(message["channel"]) == _text(self._key(run_id))):
+            super().on_state_change(meta, message)
+        else:
+            log.warning("result.misplaced", run=run_id[:100], next="it is dropped")
+
+    def _key(self, run_id: str) -> str | bytes:
+        backend: Any = self.backend
+        key: str | bytes = backend.get_key_for_task(run_id)
+        return key
+
+    def _read(self, payload: Any) -> Any:
+        backend: Any = self.backend
+        try:
+            return backend.decode_result(payload)
+        except errors.ResultForged:
+            return {"task_id": "", "status": states.PENDING, "result": None}
+
+
 class Backend(RedisBackend):
-    """Celery's Redis backend, reading failures as data."""
+    """Celery's Redis backend, reading failures as data, and believing what is signed."""
+
+    ResultConsumer = Consumer
+    #: raises `errors.NotTrusted` for a result that is not its host's word; set by the dispatcher
+    check: Callable[[Mapping[str, Any], str], None] | None = None
+
+    def decode_result(self, payload: Any) -> Any:
+        """Return a result as Celery goes on with it; one that nobody has signed who may is a failure that says so.
+
+        Raises `errors.ResultForged` for what is no result of any run.
+        """
+        try:
+            meta = self.decode(payload)
+            run_id, status = meta["task_id"], meta["status"]
+        except (ValueError, TypeError, KeyError, RecursionError, DecodeError) as exc:
+            raise errors.ResultForged("what lies there as a result cannot be read", remedy=_LOOK) from exc
+        if not isinstance(run_id, str) or not isinstance(status, str):
+            raise errors.ResultForged("what lies there as a result cannot be read", remedy=_LOOK)
+        try:
+            if self.check is None:
+                raise errors.NotTrusted("there is nothing to check it by")
+            self.check(meta, run_id)
+        except errors.NotTrusted as exc:
+            return _forged(run_id, exc.message)
+        return self.meta_from_decoded(meta)
+
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        meta: Any = super()._get_task_meta_for(task_id)  # type: ignore[misc]  # missing in the stubs
+        return meta if meta.get("task_id", task_id) == task_id else _forged(task_id, "it is another run's")
 
     def exception_to_python(self, exc: object) -> Exception:
         if isinstance(exc, Exception):
@@ -97,3 +161,13 @@ class Backend(RedisBackend):
         """Let go of the connections of the calling thread's subscription."""
         consumer: Any = self.result_consumer  # type: ignore[attr-defined]  # missing in the stubs
         consumer.stop()
+
+
+def _forged(run_id: str, problem: str) -> dict[str, Any]:
+    log.warning("result.refused", run=run_id[:100], error=problem)
+    error = errors.ResultForged(f"the result is not to be believed: {problem}", remedy=_LOOK)
+    return {"task_id": run_id, "status": states.FAILURE, "result": error, "traceback": None, "children": []}
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

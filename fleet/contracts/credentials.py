@@ -33,6 +33,15 @@ class HostCredential(_Credential):
     #: as of the enrollment; the credential's are what counts
     labels: dict[str, str] = {}
     enrolled_at: datetime
+    #: public keys that the host had before, the newest first; messages may have been signed for them
+    former_keys: tuple[str, ...] = ()
+    #: the next key and the next password of its broker user, until the fleet has taken them
+    offered_key: SecretStr | None = None
+    offered_password: SecretStr | None = None
+
+    @field_serializer("offered_key", "offered_password", when_used="json")
+    def _reveal_offered(self, value: SecretStr | None) -> str | None:
+        return None if value is None else value.get_secret_value()
 
 
 class PrincipalCredential(_Credential):

@@ -44,7 +44,8 @@ def main(settings: Settings, *, say: Callable[[str], None]) -> int:
     Raises `errors.LocalFault` where the port is taken, `errors.BrokerRefused` where the broker does not take us. A
     broker that is merely away is waited for.
     """
-    broker_url = settings.require_broker_url()
+    own = settings.flower_broker_url
+    broker_url = own.get_secret_value() if own else settings.require_broker_url()
     _refuse_hopeless(broker_url)
     password, made = obtain(settings)
     _configure(settings, password.get_secret_value())

@@ -25,8 +25,7 @@ class Host(SQLModel, table=True):
     membership: str = Field(default=Membership.ACCEPTED, max_length=16)
     #: whether it is to take new work, as somebody decided; one of `contracts.hosts.Availability`
     availability: str = Field(default="active", max_length=16, sa_column_kwargs={"server_default": "active"})
-    #: when that was decided, which is what the host is told; and when what still runs then on a host that is draining is
-    #: to be cancelled
+    #: when that was decided, which the host is told; and when what still runs on a draining host is cancelled
     availability_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     drain_deadline: datetime | None = Field(default=None, sa_type=UtcDateTime)
     #: Ed25519 public keys that the host signs by, the newest last: two while it changes over

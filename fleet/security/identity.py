@@ -107,9 +107,7 @@ class Claims(BaseModel):
             "cnf": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": identity.key}},
         }
         if isinstance(identity, HostIdentity):
-            return cls(
-                sub=f"h:{identity.host}", labels=identity.labels, enrolled_at=identity.enrolled_at, **shared
-            )
+            return cls(sub=f"h:{identity.host}", labels=identity.labels, enrolled_at=identity.enrolled_at, **shared)
         return cls(
             sub=f"p:{identity.name}",
             exp=identity.expires_at,
@@ -122,29 +120,20 @@ class Claims(BaseModel):
     def identity(self) -> HostIdentity | PrincipalIdentity:
         """Return who this is; raise ValueError for claims that fit neither."""
         kind, _, name = self.sub.partition(":")
-        shared: dict[str, Any] = {"key": self.cnf["jwk"]["x"], "issued_at": self.iat}
+        said: dict[str, Any] = {"key": self.cnf["jwk"]["x"], "issued_at": self.iat}
         if kind == "h":
-            return HostIdentity(
-                host=names.host_id(name), labels=self.labels or {}, enrolled_at=self.enrolled_at, **shared
-            )
+            said |= {"host": names.host_id(name), "labels": self.labels or {}, "enrolled_at": self.enrolled_at}
+            return HostIdentity.model_validate(said)
         if kind == "p":
-            return PrincipalIdentity(
-                name=names.principal(name),
-                level=self.level,
-                selectors=self.selectors or {},
-                serial=self.serial,
-                expires_at=self.exp,
-                **shared,
-            )
+            said |= {"name": names.principal(name), "level": self.level, "selectors": self.selectors or {}}
+            return PrincipalIdentity.model_validate({**said, "serial": self.serial, "expires_at": self.exp})
         raise ValueError(f"a credential of neither host nor principal: {self.sub!r}")
 
 
 def issue(identity: HostIdentity | PrincipalIdentity, fleet_key: KeyPair) -> str:
     """Return a credential: the fleet's word, under that key, that this is so."""
     claims = Claims.of(identity).model_dump(exclude_none=True)
-    key = OKPKey.import_key(
-        {"kty": "OKP", "crv": "Ed25519", "x": fleet_key.public, "d": encode(fleet_key.seed())}
-    )
+    key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": fleet_key.public, "d": encode(fleet_key.seed())})
     header = {"alg": _ALGORITHM, "typ": "JWT", "kid": fleet_key.public}
     return jwt.encode(header, claims, key, algorithms=[_ALGORITHM])
 

@@ -2,10 +2,10 @@
 
 | what | signed by | covers | where the signature is |
 |---|---|---|---|
-| task message | principal | all headers, body, form | header `fleet-signature`, with the principal's credential |
-| result | host, or the fleet | run id, status, result, date | field `fleet` of the result, with the host's credential |
-| reports | host or principal | the sender and each report, byte for byte | beside them, in one item of the sender's list |
-| control message | fleet or principal | the host's key and the message, byte for byte | beside it, with a principal's credential |
+| task message | principal | all headers, body, form | header `fleet-signature`, with the credential |
+| result | host, or the fleet | run id, status, result, date | field `fleet` of the result, with the credential |
+| reports | host or principal | the sender, and each report as it is | beside them, in one item of the sender's list |
+| control message | fleet or principal | the host's key, and the message as it is | beside it, with the credential |
 
 Messages and control messages name the public key of the host that they are for, so that they mean nothing to another
 machine that comes to have the same name.
@@ -114,16 +114,17 @@ def check_result(meta: Mapping[str, Any], run_id: str, *, trust: Trust) -> None:
     if meta.get("task_id") != run_id:
         raise errors.NotTrusted("it is the result of another run")
     try:
+        owner = names.host_of_run(run_id)
         signed = ResultSignature.model_validate(meta.get(RESULT_FIELD))
         covered = _covered_result(meta)
-    except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as exc:
+    except (ValidationError, ValueError, TypeError, KeyError, RecursionError, errors.InvalidValue) as exc:
         raise errors.NotTrusted("it carries no signature") from exc
     if not signed.credential:
         if not trust.by_fleet(Purpose.RESULT, covered, signed.signature):
             raise errors.NotTrusted("its signature is not the fleet's")
         return
     host = trust.host(signed.credential)
-    if host.host != names.host_of_run(run_id):
+    if host.host != owner:
         raise errors.NotTrusted(f"it is signed by host {host.host!r}, whose run this is not")
     if not verify(host.key, Purpose.RESULT, covered, signed.signature):
         raise errors.NotTrusted(f"its signature is not host {host.host!r}'s")
@@ -154,9 +155,7 @@ def sign_control(host_key: str, message: str, key: KeyPair, credential: str = ""
     return json.dumps({"message": message, "credential": credential, "signature": signature})
 
 
-def check_control(
-    item: str | bytes, own_keys: Iterable[str], *, trust: Trust
-) -> tuple[str, PrincipalIdentity | None]:
+def check_control(item: str | bytes, own_keys: Iterable[str], *, trust: Trust) -> tuple[str, PrincipalIdentity | None]:
     """Return a control message for the host that has or had these public keys, and the principal who says it.
 
     None stands for the fleet itself.

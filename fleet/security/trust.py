@@ -162,4 +162,3 @@ def _read(credential: str, keys: tuple[str, ...]) -> HostIdentity | PrincipalIde
         except errors.NotTrusted:
             continue
     raise errors.NotTrusted("a credential that no key of the fleet has signed")
-

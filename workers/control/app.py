@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from functools import partial
 
 import redis
 from celery import Celery
@@ -18,6 +19,7 @@ from beat.scheduler import BeatThread
 from fleet import availability, db, errors, inventory, logs, names
 from fleet.broker import app as broker_app
 from fleet.broker.connection import check, check_durability, connect
+from fleet.keyring import Keyrings
 from fleet.local.signals import Signals
 from fleet.settings import Settings
 from workers.control import metrics
@@ -25,6 +27,8 @@ from workers.control.enrollment import EnrollmentDesk
 from workers.control.ingest import Ingest
 from workers.control.presence import PresenceSweep
 from workers.control.rescue import Rescue
+from workers.control.trusting import Trusting
+from workers.control.voice import Voice
 
 log = logs.get(__name__)
 
@@ -51,8 +55,10 @@ def main(settings: Settings) -> int:
         beat_client = stack.enter_context(closing(connect(url, name="control-beat", timeout=_BEAT_TIMEOUT)))
         if not _await_broker(beat_client, url, signals, allow_unsafe=settings.allow_unsafe_broker):
             return 0
+        keyrings = Keyrings(settings.signing_keys_path, partial(db.session, engine))
         worker = ControlWorker(
             engine=engine,
+            keyrings=keyrings,
             broker_url=url,
             beat_client=beat_client,
             ingest_client=stack.enter_context(closing(connect(url, name="control", connections=4))),
@@ -76,6 +82,7 @@ class ControlWorker:
         self,
         *,
         engine: Engine,
+        keyrings: Keyrings,
         broker_url: str,
         beat_client: "redis.Redis",
         ingest_client: "redis.Redis",
@@ -83,17 +90,19 @@ class ControlWorker:
         rescue_client: "redis.Redis",
     ) -> None:
         self._lease = Lease(beat_client, key=names.CONTROL_LEASE)
-        self._desk = EnrollmentDesk(engine=engine, client=desk_client)
-        self._ingest = Ingest(engine=engine, client=ingest_client, lease=self._lease)
+        voice = Voice(engine, keyrings)
+        self._desk = EnrollmentDesk(engine=engine, client=desk_client, keyrings=keyrings)
+        self._ingest = Ingest(engine=engine, client=ingest_client, lease=self._lease, voice=voice)
         sweep = PresenceSweep(engine=engine, client=beat_client)
 
-        rescue = Rescue(engine=engine, client=rescue_client, lease=self._lease)
+        rescue = Rescue(engine=engine, client=rescue_client, lease=self._lease, voice=voice)
+        self._trusting = Trusting(engine=engine, client=rescue_client, keyrings=keyrings, lease=self._lease)
 
         def publish_registry() -> None:
             with db.session(engine, write=False) as session:
                 inventory.publish_hosts(session, beat_client)
                 if self._lease.held():
-                    availability.remind(session, beat_client)
+                    availability.remind(session, beat_client, keyrings.ring)
 
         def sweep_presence() -> None:
             if self._lease.held():
@@ -106,6 +115,8 @@ class ControlWorker:
         _register(app, schedule.PRESENCE_TASK, sweep_presence)
         _register(app, schedule.REGISTRY_TASK, publish_registry)
         _register(app, schedule.RESCUE_TASK, rescue.run)
+        _register(app, schedule.TRUST_TASK, self._trusting.run)
+        _register(app, schedule.JOINERS_TASK, self._trusting.prune)
         self._beat = BeatThread(app, schedule.ENTRIES, name="beat")
         self._slow_beat = BeatThread(app, schedule.SLOW_ENTRIES, name="slow-beat")
 

@@ -105,7 +105,7 @@ class EnrollmentDesk:
         if answer.outcome == "accepted":
             # Before the answer: the host may connect, and be pushed to, as soon as it is there.
             with db.session(self._engine, write=False) as session:
-                members.admit_host(session, self._client, answer.host, anew=event is not None)
+                members.admit_host(self._client, inventory.host(session, answer.host), anew=event is not None)
                 inventory.publish_hosts(session, self._client, answer.host)
         text = answer.model_dump_json()
         signed = SignedAnswer(text=text, signature=ring.newest.sign(Purpose.ENROLLMENT, text.encode()))

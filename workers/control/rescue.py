@@ -24,6 +24,7 @@ from workers.control.judging import Decision, Standing, Step
 from workers.control.sending import Sending
 from workers.control.settling import Settling
 from workers.control.silence import Silence
+from workers.control.voice import Voice
 from workers.control.whereabouts import Place, locate
 
 log = logs.get(__name__)
@@ -70,6 +71,7 @@ class Rescue:
         engine: Engine,
         client: "redis.Redis",
         lease: Lease,
+        voice: Voice,
         silence: Silence | None = None,
         overdue: timedelta = OVERDUE,
         budget_seconds: float = _BUDGET,
@@ -82,9 +84,9 @@ class Rescue:
         self._overdue = overdue
         self._budget = budget_seconds
         self._rest = rest
-        self._settling = Settling(engine=engine, client=client)
-        self._sending = Sending(engine=engine, client=client)
-        self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling)
+        self._settling = Settling(engine=engine, client=client, voice=voice)
+        self._sending = Sending(engine=engine, client=client, voice=voice)
+        self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling, voice=voice)
         #: whether what a former holder of the lease may have left undone is done
         self._resumed = False
         self._rounds = {"cancelled": _Round(), "queued": _Round(), "held": _Round()}

@@ -15,6 +15,8 @@ from workers.host.store import Store
 log = logs.get(__name__)
 
 _KEY = "availability"
+#: when what is obeyed was decided: an earlier word that comes again, or late, changes nothing
+_DECIDED = "availability_decided_at"
 
 
 class Gate:
@@ -41,9 +43,13 @@ class Gate:
 
     def set(self, wish: SetAvailability) -> None:
         """Obey a change, and report it; the same one again changes nothing but the deadline."""
+        if wish.decided_at < float(self._store.recall(_DECIDED) or 0.0):
+            log.info("availability.outdated", availability=wish.availability.value)
+            return
         if wish.availability is not self.availability:
             with self._store.transaction(durable=True) as transaction:
                 self._store.remember(transaction, _KEY, wish.availability)
+                self._store.remember(transaction, _DECIDED, repr(wish.decided_at))
                 data = {"availability": wish.availability.value, "by": wish.by}
                 self._outbox.add(transaction, Kind.HOST_AVAILABILITY_CHANGED, data=data)
             self.availability = wish.availability
