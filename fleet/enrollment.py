@@ -66,6 +66,7 @@ def create_token(
         )
     if host_id is not None:
         names.host_id(host_id)
+    db.take(session, db.Lock.TRUST)  # until its broker user is there, nobody takes that for a stranger's
     token = tokens.new(broker_url=login.without(broker_url), fleet=fingerprint(ring.newest.public))
     now = clock.now()
     record = EnrollmentToken(

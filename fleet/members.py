@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, enrollment, inventory, keyring, names
+from fleet import audit, clock, db, enrollment, inventory, keyring, names
 from fleet.broker import login
 from fleet.contracts.control import (
     ControlMessage,
@@ -51,6 +51,7 @@ def users(session: Session, *, now: datetime | None = None) -> dict[str, acl.Use
 
 def reconcile(session: Session, client: "redis.Redis", ring: Keyring) -> broker_users.Changes:
     """Leave exactly these users in the broker, and the registry as it is to be; see `broker_users.reconcile`."""
+    _keep_still(session)
     changes = broker_users.reconcile(client, users(session))
     publish(session, client, ring)
     broker_users.save(client)
@@ -127,6 +128,7 @@ def renew_hosts(session: Session, ring: Keyring) -> bool:
 def prune_joiners(session: Session, client: "redis.Redis") -> int:
     """Take the broker users of tokens out that can be used no more; return how many."""
     command: Any = client.execute_command
+    _keep_still(session)
     wanted = users(session)
     present = [str(user) for user in command("ACL USERS")]
     gone = [user for user in present if user.startswith(acl.JOINER_PREFIX) and user not in wanted]
@@ -196,6 +198,12 @@ def _await_read(client: "redis.Redis", key: str, word: str) -> None:
     ends = time.monotonic() + _HEARD_WITHIN_SECONDS
     while time.monotonic() < ends and command.lpos(key, word) is not None:
         time.sleep(_LOOK_SECONDS)
+
+
+def _keep_still(session: Session) -> None:
+    """Let nobody be made a member until this transaction ends, whose user would be taken for a stranger's."""
+    db.take(session, db.Lock.ENROLL)
+    db.take(session, db.Lock.TRUST)
 
 
 def _joiner(token: EnrollmentToken) -> acl.User:

@@ -1,16 +1,88 @@
-"""Values for tests: reports as hosts and principals write them, containers, facts."""
+"""Values for tests: keys and credentials, reports as hosts and principals write them, containers, facts.
 
+The key of each host and principal follows from its name, so that a test can sign for whom it wants.
+"""
+
+import hashlib
 import json
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine
+from sqlmodel import Session
 
-from fleet import names
+from fleet import enrollment, inventory, names
 from fleet.contracts.containers import Container
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Queued, Report
+from fleet.keyring import Keyring, Keyrings
+from fleet.models import Host, Principal
+from fleet.security import signing
+from fleet.security.identity import Level, PrincipalIdentity
+from fleet.security.keys import KeyPair
+from workers.control.voice import Voice
+
+
+def key(name: str) -> KeyPair:
+    """Return the key of a sender (`names.host_sender`, `names.principal_sender`), or of "fleet"."""
+    return KeyPair(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+
+
+def ring() -> Keyring:
+    return Keyring([key("fleet")])
+
+
+class HeldKeyrings(Keyrings):
+    """The keyring of these tests, which nobody changes."""
+
+    def __init__(self) -> None:
+        self._ring = ring()
+
+    def refresh(self) -> Keyring:
+        return self._ring
+
+
+def voice(engine: Engine) -> Voice:
+    return Voice(engine, HeldKeyrings())
+
+
+def enroll(session: Session, host: str, **more: Any) -> Host:
+    """Let a host in, with its credential."""
+    found = inventory.enroll_host(session, host, key=key(host).public, **more)
+    enrollment.identify(found, ring())
+    session.flush()
+    return found
+
+
+def introduce(session: Session, *principals: str) -> None:
+    """Put autonomous principals on record."""
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    expires_at = datetime(2125, 1, 1, tzinfo=UTC)
+    for name in principals:
+        public = key(names.principal_sender(name)).public
+        identity = PrincipalIdentity(
+            name=name,
+            key=public,
+            level=Level.AUTONOMOUS,
+            serial=1,
+            issued_at=now.timestamp(),
+            expires_at=expires_at.timestamp(),
+        )
+        session.add(
+            Principal(
+                id=name,
+                level=identity.level.value,
+                keys=[public],
+                credential=ring().issue(identity),
+                expires_at=expires_at,
+                created_at=now,
+                created_by="alice",
+            )
+        )
+    session.flush()
 
 
 def report(
@@ -67,7 +139,13 @@ def life(run: str, *, first_seq: int = 1, epoch: int = 1) -> list[Report]:
 def push(client: "redis.Redis", *reports: Report) -> None:
     """Send reports as their senders do, each to the head of its sender's list, with a mark."""
     for each in reports:
-        send_raw(client, each.sender, each.model_dump_json())
+        send_raw(client, each.sender, signed(each))
+
+
+def signed(*reports: Report) -> str:
+    """Return reports of one sender as one item of its list."""
+    sender = reports[0].sender
+    return signing.sign_reports(sender, [report.model_dump_json() for report in reports], key(sender))
 
 
 def send_raw(client: "redis.Redis", sender: str, item: str | bytes) -> None:

@@ -176,10 +176,10 @@ def check_control(item: str | bytes, own_keys: Iterable[str], *, trust: Trust) -
 
 
 def _covered_message(headers: Mapping[str, Any], body: object, content_type: object, encoding: object) -> bytes:
-    if not isinstance(body, str):
+    if not isinstance(body, (str, bytes)):
         raise TypeError("a body is text")
     form = {"content-type": content_type, "content-encoding": encoding}
-    digest = hashlib.sha256(body.encode()).hexdigest()
+    digest = hashlib.sha256(body if isinstance(body, bytes) else body.encode()).hexdigest()
     return canonical.encode({"headers": dict(headers), "body_sha256": digest, **form})
 
 

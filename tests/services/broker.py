@@ -102,6 +102,9 @@ def emptied(server: Broker) -> Broker:
         server.start()
     with server.connect() as client:
         client.flushall()
+        strangers = [user for user in client.acl_users() if user != "default"]
+        if strangers:
+            client.acl_deluser(*strangers)
     return server
 
 

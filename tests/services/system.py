@@ -1,5 +1,6 @@
 """A fleet for tests: control worker and host workers as processes of their own, on a real broker and database."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,16 +8,20 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import Engine
+from sqlmodel import Session
 
-from fleet import audit, credentials, db, enrollment, joining, names
+from fleet import audit, credentials, db, enrollment, joining, keyring, members, names, principals, tokens
 from fleet import settings as fleet_settings
 from fleet.client import Fleet
 from fleet.contracts.presence import Heartbeat
-from fleet.models import AuditEvent, Run
+from fleet.keyring import Keyring
+from fleet.models import AuditEvent, EnrollmentToken, Run
+from fleet.security.identity import Level
 from fleet.settings import Settings
 from tests.services.broker import Broker
 from tests.services.waiting import until
@@ -53,6 +58,10 @@ class System:
     #: folders of packages that are installed on every host, beside Fleet
     packages: list[Path] = field(default_factory=list)
     _fleet: Fleet | None = None
+    _redis: "redis.Redis | None" = None
+
+    def __post_init__(self) -> None:
+        self.introduce("alice")
 
     def environment(self, **more: str) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "DOCKER_"))}
@@ -104,12 +113,37 @@ class System:
 
     def enroll(self, host: str, *, labels: Mapping[str, str] | None = None) -> None:
         """Let a host in by a token, over the broker."""
-        with db.session(self.engine) as session:
-            token = enrollment.create_token(
-                session, broker_url=self.broker.url, created_by="alice", host_id=host, labels=labels
-            )
+        token = self.token(host_id=host, labels=labels)
         credential = joining.join(token, host=host, version="test")
         credentials.save(self.settings.credential_path(host), credential)
+
+    @contextlib.contextmanager
+    def control_plane(self) -> Iterator[tuple[Session, "redis.Redis", Keyring]]:
+        """Give what the control plane works with, for one transaction."""
+        with self.broker.connect() as client, db.session(self.engine) as session:
+            yield session, client, keyring.obtain(session, self.settings.signing_keys_path)
+
+    def token(self, **wishes: Any) -> str:
+        """Make an enrollment token that the broker knows."""
+        with self.control_plane() as (session, client, ring):
+            token = enrollment.create_token(
+                session, ring=ring, broker_url=self.broker.url, created_by="alice", **wishes
+            )
+            members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
+            members.publish(session, client, ring)
+            return token
+
+    def introduce(self, name: str, level: Level = Level.AUTONOMOUS, **wishes: Any) -> Path:
+        """Make a principal, and return its file, which lies where everybody of this system looks for it."""
+        with self.control_plane() as (session, client, ring):
+            made = principals.create(
+                session, ring=ring, name=name, level=level, by="alice", broker_url=self.broker.url, **wishes
+            )
+            members.admit_principal(client, principals.get(session, name))
+            members.publish(session, client, ring)
+        path = self.settings.principal_path(name)
+        credentials.save_principal(path, made)
+        return path
 
     def start_worker(self, host: str, **environment: str) -> Part:
         """Start the worker of an enrolled host and wait for its first heartbeat."""
@@ -142,7 +176,9 @@ class System:
 
     @property
     def redis(self) -> "redis.Redis":
-        return self.fleet.dispatcher.redis
+        """The broker, as somebody who may do everything there."""
+        self._redis = self._redis or self.broker.connect()
+        return self._redis
 
     def record(self, run_id: str, *, state: str) -> Run:
         """Return the ledger's record of a run, once it is in that state."""
@@ -169,6 +205,8 @@ class System:
     def end(self) -> None:
         if self._fleet is not None:
             self._fleet.close()
+        if self._redis is not None:
+            self._redis.close()
         for part in reversed(self.parts):
             if part.process.poll() is None:
                 os.killpg(part.process.pid, signal.SIGKILL)

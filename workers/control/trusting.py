@@ -52,9 +52,9 @@ class Trusting:
                 members.announce_host(session, self._client, ring, host)
             if renewed:
                 members.announce_trust(session, self._client, ring)
-                broker_users.reconcile(self._client, members.users(session))
+                members.reconcile(session, self._client, ring)
 
     def prune(self) -> None:
         """Take the broker users of tokens out that can be used no more."""
-        with db.session(self._engine, write=False) as session:
+        with db.session(self._engine) as session:
             members.prune_joiners(session, self._client)
