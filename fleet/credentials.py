@@ -10,11 +10,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fleet import errors
+from fleet import address, authority, errors
+from fleet.address import Address
 from fleet.contracts.enrollment import Credential
+from fleet.settings import Settings
 
-#: More than a credential takes (about 300 bytes without labels, 64 of which have room here), in bytes.
-_ROOM = 16_384
+#: More than a credential takes (about 300 bytes without labels, 64 of which have room here, and the broker's CA, which
+#: is a third longer as text), in bytes.
+_ROOM = 16_384 + 2 * authority.LARGEST
 
 
 def save(path: Path, credential: Credential) -> None:
@@ -44,7 +47,7 @@ def load(path: Path, *, host: str) -> Credential:
     """Read a host's credential.
 
     Raises `errors.CredentialUnusable` where it is missing (with how to get one), unreadable, open to others, not a
-    credential, or another host's.
+    credential, another host's, or for a broker that Fleet does not connect to.
     """
     try:
         mode = path.stat().st_mode
@@ -75,7 +78,23 @@ def load(path: Path, *, host: str) -> Credential:
             f"credential {path}: belongs to host {credential.host!r}, not {host!r}",
             remedy=f"use --host-id {credential.host}, or enroll {host!r} with a token of its own",
         )
+    try:
+        _address(credential)
+    except errors.InvalidValue as exc:
+        raise errors.CredentialUnusable(
+            f"credential {path}: {exc.message}", remedy=f"{exc.remedy}; then enroll again with --force"
+        ) from exc
     return credential
+
+
+def broker(credential: Credential, settings: Settings) -> Address:
+    """Return where a host's broker is. A CA in the settings counts instead of the one that came with the token: so a
+    fleet can change its CA without enrolling anew."""
+    return _address(credential, ca=settings.resolved_broker_ca)
+
+
+def _address(credential: Credential, *, ca: str | None = None) -> Address:
+    return address.parse(credential.broker_url.get_secret_value(), ca=ca or credential.broker_ca)
 
 
 @contextmanager

@@ -44,10 +44,12 @@ def create_token(
     uses: int = 1,
     host_id: str | None = None,
     labels: Mapping[str, str] | None = None,
+    broker_ca: str | None = None,
 ) -> str:
     """Make a token and return its text, which is shown this once; raises `errors.InvalidValue`.
 
-    A token for one `host_id` may also enroll that host again, which is otherwise refused.
+    A token for one `host_id` may also enroll that host again, which is otherwise refused. `broker_ca` (PEM) travels in
+    it, for hosts whose system does not know the broker's CA.
     """
     if not SHORTEST_TTL <= ttl <= LONGEST_TTL:
         raise errors.InvalidValue(
@@ -59,7 +61,7 @@ def create_token(
         )
     if host_id is not None:
         names.host_id(host_id)
-    token = tokens.new(broker_url=broker_url)
+    token = tokens.new(broker_url=broker_url, broker_ca=broker_ca)
     now = clock.now()
     record = EnrollmentToken(
         id=token.id,

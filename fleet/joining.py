@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from pydantic import SecretStr, ValidationError
 
-from fleet import clock, errors, logs, names, redaction, tokens
+from fleet import address, clock, errors, logs, names, tokens
 from fleet.broker.connection import connect, translated
 from fleet.contracts.enrollment import Credential, EnrollmentAnswer, EnrollmentRequest
 
@@ -29,20 +29,29 @@ _RETRY_SECONDS = 0.3
 
 
 def join(
-    token_text: str, *, host: str, version: str, broker_url: str | None = None, patience: timedelta = PATIENCE
+    token_text: str,
+    *,
+    host: str,
+    version: str,
+    broker_url: str | None = None,
+    broker_ca: str | None = None,
+    patience: timedelta = PATIENCE,
 ) -> Credential:
     """Ask the control plane to let this host in, and return its credential.
 
-    `broker_url` overrides the token's address, for a host that reaches the broker another way. Raises
-    `errors.InvalidValue` (malformed token), `errors.EnrollmentRefused`, `errors.BrokerUnavailable`, and
-    `errors.Unreachable` where no control worker answers.
+    `broker_url` overrides the token's address, for a host that reaches the broker another way, and `broker_ca` (PEM)
+    the token's CA. Raises `errors.InvalidValue` (malformed token, or an address that Fleet does not connect to),
+    `errors.EnrollmentRefused`, `errors.BrokerUnavailable`, and `errors.Unreachable` where no control worker answers.
     """
     token = tokens.parse(token_text)
     url = broker_url or token.broker_url
+    broker = address.parse(
+        url, ca=broker_ca or token.broker_ca, field="--broker-url" if broker_url else "the token's broker"
+    )
     names.host_id(host)
-    client = connect(url, name=f"{host}-joining", timeout=timedelta(seconds=_WAIT_SECONDS + 2))
+    client = connect(broker, name=f"{host}-joining", timeout=timedelta(seconds=_WAIT_SECONDS + 2))
     try:
-        with translated(url):
+        with translated(broker):
             seconds, microseconds = _time(client)
             request = EnrollmentRequest(
                 request_id=str(uuid.uuid4()),
@@ -57,10 +66,10 @@ def join(
         client.close()
     if answer is None:
         raise errors.Unreachable(
-            f"no control worker answered at {redaction.url(url)} within {patience.total_seconds():g} s",
+            f"no control worker answered at {broker} within {patience.total_seconds():g} s",
             remedy="is `fleet control` running on that broker? then try again: the token is not used up",
         )
-    return _credential(answer, url)
+    return _credential(answer, url, ca=broker.ca)
 
 
 def _time(client: "redis.Redis") -> tuple[int, int]:
@@ -99,9 +108,11 @@ def _await_answer(client: "redis.Redis", request: EnrollmentRequest, *, seconds:
         return None
 
 
-def _credential(answer: EnrollmentAnswer, url: str) -> Credential:
+def _credential(answer: EnrollmentAnswer, url: str, *, ca: str | None) -> Credential:
     if answer.outcome == "refused":
         raise errors.EnrollmentRefused(
             f"enrollment refused: {answer.reason}", remedy="`fleet token create` makes a new token"
         )
-    return Credential(host=answer.host, broker_url=SecretStr(url), labels=answer.labels, enrolled_at=clock.now())
+    return Credential(
+        host=answer.host, broker_url=SecretStr(url), broker_ca=ca, labels=answer.labels, enrolled_at=clock.now()
+    )

@@ -14,6 +14,7 @@ import redis
 from celery.backends.redis import RedisBackend
 
 from fleet import errors
+from fleet.broker import tls
 
 #: How long a result can be fetched, in seconds.
 RESULT_TTL_SECONDS = 24 * 3600
@@ -76,6 +77,14 @@ def awaiting() -> Iterator[None]:
 
 class Backend(RedisBackend):
     """Celery's Redis backend, reading failures as data."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        parameters: dict[str, Any] = self.connparams  # type: ignore[attr-defined]  # missing in the stubs
+        chosen = parameters.get("connection_class", redis.Connection)
+        parameters["connection_class"] = (
+            tls.VerifiedConnection if issubclass(chosen, redis.SSLConnection) else tls.LoopbackConnection
+        )
 
     def exception_to_python(self, exc: object) -> Exception:
         if isinstance(exc, Exception):

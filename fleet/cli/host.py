@@ -145,11 +145,11 @@ def _set_availability(
     if bool(host_ids) == bool(selectors):
         raise click.UsageError("name hosts, or labels with -l: one of the two")
     settings = invocation.current().settings()
-    url = settings.require_broker_url()
+    broker = settings.require_broker()
     with (
         invocation.broker(settings) as client,
         invocation.database(settings, write=True) as session,
-        translated(url),
+        translated(broker),
     ):
         chosen = list(host_ids) or [row.id for row in inventory.hosts(session, selector=types.merge(selectors))]
         for host_id in chosen:

@@ -59,6 +59,7 @@ def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tupl
             labels=dict(labels),
             created_by=settings.resolved_principal,
             broker_url=settings.require_broker_url(),
+            broker_ca=settings.require_broker().ca,
         )
     record = {"token": token, "id": tokens.parse(token).id, "expires_in_seconds": int(ttl.total_seconds())}
     if invocation.current().format == "table":

@@ -51,6 +51,8 @@ class Credential(BaseModel):
     v: Literal[1] = 1
     host: str
     broker_url: SecretStr
+    #: PEM certificates of the broker's CA; None: the system's CAs
+    broker_ca: str | None = None
     #: as of the enrollment; the control plane's record is what counts
     labels: dict[str, str] = {}
     enrolled_at: datetime

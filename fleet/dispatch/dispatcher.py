@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from kombu.exceptions import OperationalError
 
-from fleet import clock, errors, names, redaction
+from fleet import clock, errors, names
 from fleet.broker import app as broker_app
-from fleet.broker.connection import connect, translated
+from fleet.broker.connection import connect, translated, unreachable
 from fleet.broker.results import RESULT_TTL_SECONDS
 from fleet.contracts import registry
 from fleet.contracts.control import CancelRun
@@ -30,15 +30,15 @@ class Dispatcher:
     """Sends pushes of one principal through one broker."""
 
     def __init__(self, settings: Settings) -> None:
-        self.broker_url = settings.require_broker_url()
+        self.broker = settings.require_broker()
         self.principal = settings.resolved_principal
-        self.redis = connect(self.broker_url, name=f"client-{self.principal}", connections=4, retries=1)
+        self.redis = connect(self.broker, name=f"client-{self.principal}", connections=4, retries=1)
         self.app = broker_app.make(
             "fleet",
-            broker_url=self.broker_url,
+            broker=self.broker,
             transport="fleet.broker.channel:Transport",
             transport_options={"client_name": f"fleet-client-{self.principal}"},
-            result_backend=f"fleet.broker.results:Backend+{self.broker_url}",
+            result_backend="fleet.broker.results:Backend",
             result_expires=RESULT_TTL_SECONDS,
         )
         #: (host, queues) → when that was asked, and the broker's time then
@@ -59,7 +59,7 @@ class Dispatcher:
 
     def members(self) -> dict[str, membership.Member]:
         """Return the accepted hosts by their ids."""
-        with translated(self.broker_url):
+        with translated(self.broker):
             entries: Any = self.redis.hgetall(names.HOSTS)
         return {host: membership.read(entry) for host, entry in entries.items()}
 
@@ -74,7 +74,7 @@ class Dispatcher:
         passed = clock.elapsed() - asked_at
         if passed < _GOOD_FOR_SECONDS:
             return broker_time + passed
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.exists(names.presence(host))
             pipe.hget(names.HOSTS, host)
             pipe.llen(names.queue(host))
@@ -103,7 +103,7 @@ class Dispatcher:
         host = names.host_of_run(run_id)
         checking.text("reason", reason, most=LONGEST_REASON)
         sender = names.principal_sender(self.principal)
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.hexists(names.HOSTS, host)
             pipe.time()
             is_enrolled, now = pipe.execute()
@@ -114,7 +114,7 @@ class Dispatcher:
             asked = Report(
                 sender=sender, kind=Kind.RUN_CANCEL_REQUESTED, run=run_id, at=_seconds(now), data={"reason": reason}
             )
-        with translated(self.broker_url), self.redis.pipeline(transaction=True) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=True) as pipe:
             pipe.lpush(names.control(host), told.model_dump_json())
             pipe.lpush(names.reports(sender), asked.model_dump_json())
             pipe.sadd(names.REPORTS_DIRTY, sender)
@@ -123,7 +123,7 @@ class Dispatcher:
     def has_recorded(self, report: str) -> bool:
         """Say whether the control plane has taken a report of this principal in: it removes what it has recorded."""
         command: Any = self.redis
-        with translated(self.broker_url):
+        with translated(self.broker):
             return command.lpos(names.reports(names.principal_sender(self.principal)), report) is None
 
     def _enrolled(self) -> list[str]:
@@ -133,13 +133,10 @@ class Dispatcher:
     def translated(self) -> Iterator[None]:
         """Turn the errors of kombu and redis-py into Fleet's."""
         try:
-            with translated(self.broker_url):
+            with translated(self.broker):
                 yield
         except OperationalError as exc:
-            raise errors.BrokerUnavailable(
-                f"the broker at {redaction.url(self.broker_url)} cannot be reached ({exc})",
-                remedy="is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
-            ) from exc
+            raise unreachable(self.broker, exc) from exc
 
     def close(self) -> None:
         backend: Any = self.app.backend

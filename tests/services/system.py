@@ -61,6 +61,7 @@ class System:
             "PYTHONPATH": os.pathsep.join([*(str(path) for path in self.packages), str(ROOT)]),
             "FLEET_STATE_DIR": str(self.directory),
             "FLEET_BROKER_URL": self.broker.url,
+            **({"FLEET_BROKER_CA": str(self.broker.ca)} if self.broker.ca else {}),
             "FLEET_DATABASE_URL": self.database_url,
             "FLEET_DOCKER_URL": NO_DOCKER,
             "FLEET_PRINCIPAL": "alice",
@@ -106,7 +107,12 @@ class System:
         """Let a host in by a token, over the broker."""
         with db.session(self.engine) as session:
             token = enrollment.create_token(
-                session, broker_url=self.broker.url, created_by="alice", host_id=host, labels=labels
+                session,
+                broker_url=self.broker.url,
+                broker_ca=self.broker.address.ca,
+                created_by="alice",
+                host_id=host,
+                labels=labels,
             )
         credential = joining.join(token, host=host, version="test")
         credentials.save(self.settings.credential_path(host), credential)
@@ -132,7 +138,11 @@ class System:
     @property
     def settings(self) -> Settings:
         return fleet_settings.load(
-            state_dir=self.directory, broker_url=self.broker.url, database_url=self.database_url, principal="alice"
+            state_dir=self.directory,
+            broker_url=self.broker.url,
+            broker_ca=self.broker.ca,
+            database_url=self.database_url,
+            principal="alice",
         )
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 from celery import signals
 from celery.exceptions import SecurityWarning
 
-from fleet import errors, logs
+from fleet import credentials, errors, logs
 from fleet.contracts.enrollment import Credential
 from fleet.settings import Settings
 from workers.host.session import Session
@@ -29,11 +29,11 @@ def main(settings: Settings, *, host: str, credential: Credential) -> int:
     unusable, and `errors.BrokerRefused` where the broker does not take the credential.
     """
     _quieten_celery()
-    broker_url = credential.broker_url.get_secret_value()
+    broker = credentials.broker(credential, settings)
     with _only_worker(settings.host_dir(host) / "worker.lock", host):
         store = Store(settings.host_dir(host) / "journal.db", host=host)
         try:
-            return Session(settings, host=host, broker_url=broker_url, store=store).run()
+            return Session(settings, host=host, broker=broker, store=store).run()
         except sqlite3.Error as exc:
             raise errors.LocalFault(
                 f"journal {store.path}: cannot be written ({exc})", remedy="free some space, or mend the disk"
