@@ -10,11 +10,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fleet import errors
+from fleet import address, authority, errors
+from fleet.address import Address
 from fleet.contracts.credentials import HostCredential, PrincipalCredential
+from fleet.settings import Settings
 
-#: More than a credential takes (2 KB without labels, 64 of which have room here), in bytes.
-_ROOM = 32_768
+#: More than a credential takes (2 KB without labels, 64 of which have room here, and the broker's CA, which is a third
+#: longer as text), in bytes.
+_ROOM = 32_768 + 2 * authority.LARGEST
 
 
 def save(path: Path, credential: HostCredential) -> None:
@@ -43,7 +46,7 @@ def load(path: Path, *, host: str) -> HostCredential:
     """Read a host's credential.
 
     Raises `errors.CredentialUnusable` where it is missing (with how to get one), unreadable, open to others, not a
-    credential, or another host's.
+    credential, another host's, or for a broker that Fleet does not connect to.
     """
     try:
         credential = HostCredential.model_validate_json(read_private(path, what="credential"))
@@ -62,6 +65,7 @@ def load(path: Path, *, host: str) -> HostCredential:
             f"credential {path}: belongs to host {credential.host!r}, not {host!r}",
             remedy=f"use --host-id {credential.host}, or enroll {host!r} with a token of its own",
         )
+    _require_address(credential, path, remedy="enroll again with --force")
     return credential
 
 
@@ -86,7 +90,27 @@ def load_principal(path: Path, *, name: str) -> PrincipalCredential:
             f"principal's file {path}: is not one of this version of Fleet",
             remedy=f"`fleet principal rotate {name}` makes it anew where the control plane runs",
         ) from exc
+    _require_address(found, path, remedy="get a new file")
     return found
+
+
+def broker(credential: HostCredential | PrincipalCredential, settings: Settings) -> Address:
+    """Return where the broker is for whoever has this. A CA in the settings counts instead of the one in it: so a fleet
+    can change its CA without enrolling anew."""
+    return _address(credential, ca=settings.resolved_broker_ca)
+
+
+def _address(credential: HostCredential | PrincipalCredential, *, ca: str | None = None) -> Address:
+    return address.parse(credential.broker_url.get_secret_value(), ca=ca or credential.broker_ca)
+
+
+def _require_address(credential: HostCredential | PrincipalCredential, path: Path, *, remedy: str) -> None:
+    try:
+        _address(credential)
+    except errors.InvalidValue as exc:
+        raise errors.CredentialUnusable(
+            f"credential {path}: {exc.message}", remedy=f"{exc.remedy}; then {remedy}"
+        ) from exc
 
 
 def read_private(path: Path, *, what: str) -> str:

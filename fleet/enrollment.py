@@ -45,6 +45,7 @@ def create_token(
     *,
     ring: Keyring,
     broker_url: str,
+    broker_ca: str | None = None,
     created_by: str,
     ttl: timedelta = DEFAULT_TTL,
     uses: int = 1,
@@ -53,7 +54,8 @@ def create_token(
 ) -> str:
     """Make a token and return its text, which is shown this once; raises `errors.InvalidValue`.
 
-    Of `broker_url` the address goes into it, without user and password. The token works once the broker knows its user
+    Of `broker_url` the address goes into it, without user and password; `broker_ca` (PEM) is for hosts whose system
+    does not know the broker's CA. The token works once the broker knows its user
     (`fleet.members`). A token for one `host_id` may also enroll that host again, which is otherwise refused.
     """
     if not SHORTEST_TTL <= ttl <= LONGEST_TTL:
@@ -67,7 +69,7 @@ def create_token(
     if host_id is not None:
         names.host_id(host_id)
     db.take(session, db.Lock.TRUST)  # until its broker user is there, nobody takes that for a stranger's
-    token = tokens.new(broker_url=login.without(broker_url), fleet=fingerprint(ring.newest.public))
+    token = tokens.new(broker_url=login.without(broker_url), fleet=fingerprint(ring.newest.public), broker_ca=broker_ca)
     now = clock.now()
     record = EnrollmentToken(
         id=token.id,

@@ -20,7 +20,9 @@ FleetError                        exit code
 │   │   └── HostNotAvailable           it is paused or draining
 │   ├── QueueFull                      too much waits for the host already
 │   ├── TaskExpired                    the run was still waiting when its time was over
-│   ├── BrokerUnavailable, BrokerRefused
+│   ├── BrokerUnavailable              nobody answers
+│   │   └── BrokerRefused              somebody answers, and does not take us
+│   │       └── BrokerUntrusted        somebody answers, and cannot show to be the broker
 │   ├── DatabaseUnavailable
 │   └── EngineUnavailable              the Docker Engine does not answer
 ├── TaskFailed                    1    the run was carried out and failed
@@ -223,6 +225,12 @@ class BrokerRefused(BrokerUnavailable):
     """The broker answers, but not to us: wrong or missing password, too old, wrong settings."""
 
     code = "broker_refused"
+
+
+class BrokerUntrusted(BrokerRefused):
+    """Whoever answers cannot show to be the broker (no TLS, or a wrong certificate). Nothing was sent to it."""
+
+    code = "broker_untrusted"
 
 
 class DatabaseUnavailable(Unreachable):

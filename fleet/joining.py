@@ -21,7 +21,8 @@ from typing import Any
 import redis
 from pydantic import SecretStr
 
-from fleet import clock, errors, logs, names, redaction, tokens
+from fleet import address, clock, errors, logs, names, tokens
+from fleet.address import Address
 from fleet.broker import login
 from fleet.broker.connection import connect, translated
 from fleet.contracts.credentials import HostCredential
@@ -73,45 +74,56 @@ class _Asking:
 
 
 def join(
-    token_text: str, *, host: str, version: str, broker_url: str | None = None, patience: timedelta = PATIENCE
+    token_text: str,
+    *,
+    host: str,
+    version: str,
+    broker_url: str | None = None,
+    broker_ca: str | None = None,
+    patience: timedelta = PATIENCE,
 ) -> HostCredential:
     """Ask the control plane to let this host in, and return its credential.
 
-    `broker_url` overrides the token's address, for a host that reaches the broker another way. Raises
-    `errors.InvalidValue` (malformed token), `errors.EnrollmentRefused` (also where the control plane is another than
-    the one that made the token: nothing was said to it), `errors.BrokerUnavailable`, and `errors.Unreachable` where no
-    control worker answers.
+    `broker_url` overrides the token's address, for a host that reaches the broker another way, and `broker_ca` (PEM)
+    the token's CA. Raises `errors.InvalidValue` (malformed token, or an address that Fleet does not connect to),
+    `errors.EnrollmentRefused` (also where the control plane is another than the one that made the token: nothing was
+    said to it), `errors.BrokerUnavailable`, and `errors.Unreachable` where no control worker answers.
     """
     token = tokens.parse(token_text)
     names.host_id(host)
-    address = login.without(broker_url or token.broker_url)
-    url = login.at(address, login.joiner_user(token.id), token.broker_password()).get_secret_value()
+    where = login.without(broker_url or token.broker_url)
+    broker = address.parse(
+        login.at(where, login.joiner_user(token.id), token.broker_password()).get_secret_value(),
+        ca=broker_ca or token.broker_ca,
+        field="--broker-url" if broker_url else "the token's broker",
+    )
     key, password = KeyPair.generate(), login.new_password()
-    client = connect(url, name=f"{host}-joining", timeout=timedelta(seconds=_WAIT_SECONDS + 2))
+    client = connect(broker, name=f"{host}-joining", timeout=timedelta(seconds=_WAIT_SECONDS + 2))
     try:
-        with _translated(address):
+        with _translated(broker):
             asking = _prepare(client, token, host=host, version=version, key=key, password=password, patience=patience)
             answer = _ask(client, asking, patience)
     finally:
         client.close()
     if answer is None:
         raise errors.Unreachable(
-            f"no control worker answered at {redaction.url(address)} within {patience.total_seconds():g} s",
+            f"no control worker answered at {where} within {patience.total_seconds():g} s",
             remedy="is `fleet control` running on that broker? then try again: the token is not used up",
         )
-    return _credential(answer, asking.trusted, key=key, broker_url=login.at(address, login.host_user(host), password))
+    own = login.at(where, login.host_user(host), password)
+    return _credential(answer, asking.trusted, key=key, broker_url=own, broker_ca=broker.ca)
 
 
 @contextmanager
-def _translated(address: str) -> Iterator[None]:
+def _translated(broker: Address) -> Iterator[None]:
     """Turn errors of the broker into Fleet's; a login that fails is the token's fault."""
     try:
-        with translated(address):
+        with translated(broker):
             yield
     except errors.BrokerRefused as exc:
         raise errors.EnrollmentRefused(
-            f"the broker at {redaction.url(address)} does not take this token: it may be used up, expired or revoked "
-            f"({exc.message})",
+            f"the broker at {login.without(broker.url)} does not take this token: it may be used up, expired or "
+            f"revoked ({exc.message})",
             remedy="`fleet token create` makes a new one",
         ) from exc
 
@@ -182,7 +194,9 @@ def _await_answer(client: "redis.Redis", asking: _Asking, *, seconds: float) -> 
     return None if item is None else asking.read(item[1])
 
 
-def _credential(answer: EnrollmentAnswer, trusted: Trust, *, key: KeyPair, broker_url: SecretStr) -> HostCredential:
+def _credential(
+    answer: EnrollmentAnswer, trusted: Trust, *, key: KeyPair, broker_url: SecretStr, broker_ca: str | None
+) -> HostCredential:
     if answer.outcome == "refused":
         raise errors.EnrollmentRefused(
             f"enrollment refused: {answer.reason}", remedy="`fleet token create` makes a new token"
@@ -194,6 +208,7 @@ def _credential(answer: EnrollmentAnswer, trusted: Trust, *, key: KeyPair, broke
     return HostCredential(
         host=answer.host,
         broker_url=broker_url,
+        broker_ca=broker_ca,
         private_key=key.secret(),
         credential=answer.credential,
         trust=answer.trust,

@@ -7,6 +7,7 @@ pytest_plugins = (
     "tests.services.waiting",
     "tests.services.database",
     "tests.services.broker",
+    "tests.services.tls",
     "tests.services.browser",
     "tests.services.docker",
     "tests.services.wheels",

@@ -18,6 +18,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
 from fleet import errors, names
+from fleet.broker import tls
 from fleet.contracts import registry
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.reports import Kind, Queued, Report
@@ -107,6 +108,8 @@ class SharedClient:
 class Channel(SharedClient, kombu_redis.Channel):
     """Kombu's Redis channel, with host queues sent in a transaction of our own."""
 
+    connection_class = tls.LoopbackConnection
+    connection_class_ssl = tls.VerifiedConnection
     #: The body is JSON already; base64 would hide it from people and make it a third larger.
     body_encoding: Any = None
     #: Transport option: without it nothing can be pushed to a host.

@@ -17,6 +17,7 @@ from celery.backends.redis import RedisBackend
 from kombu.exceptions import DecodeError
 
 from fleet import errors, logs
+from fleet.broker import tls
 
 log = logs.get(__name__)
 
@@ -140,6 +141,14 @@ class Backend(RedisBackend):
     def _get_task_meta_for(self, task_id: str) -> Any:
         meta: Any = super()._get_task_meta_for(task_id)  # type: ignore[misc]  # missing in the stubs
         return meta if meta.get("task_id", task_id) == task_id else _forged(task_id, "it is another run's")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        parameters: dict[str, Any] = self.connparams  # type: ignore[attr-defined]  # missing in the stubs
+        chosen = parameters.get("connection_class", redis.Connection)
+        parameters["connection_class"] = (
+            tls.VerifiedConnection if issubclass(chosen, redis.SSLConnection) else tls.LoopbackConnection
+        )
 
     def exception_to_python(self, exc: object) -> Exception:
         if isinstance(exc, Exception):

@@ -76,18 +76,18 @@ def host_credentials(settings: Settings) -> list[Finding]:
 def broker(settings: Settings) -> list[Finding]:
     """The broker must be there, new enough, write to disk, and evict nothing. The rest is asked of it, too."""
     try:
-        url = settings.require_broker_url()
-        client = connection.connect(url, name="doctor")
-    except errors.SettingsInvalid as exc:
+        address = settings.require_broker()
+        client = connection.connect(address, name="doctor")
+    except errors.UsageError as exc:
         return [Finding("broker", "fail", exc.message, exc.remedy)]
     try:
         begun = time.monotonic()
-        version = connection.check(client, url)
+        version = connection.check(client, address)
         took = time.monotonic() - begun
-        found = [Finding("broker", "ok", f"{version} at {redaction.url(url)}, answered in {took * 1000:.0f} ms")]
+        found = [Finding("broker", "ok", f"{version} at {address}, answered in {took * 1000:.0f} ms")]
         for look in (_durability, _clock, _control, _hosts):
             try:
-                with connection.translated(url):
+                with connection.translated(address):
                     found.extend(look(client))
             except errors.BrokerUnavailable as exc:
                 found.append(

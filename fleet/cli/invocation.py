@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import redis
     from sqlmodel import Session
 
+    from fleet.address import Address
     from fleet.keyring import Keyring
     from fleet.settings import Settings
 
@@ -98,14 +99,14 @@ def confirm(question: str) -> None:
 
 
 @contextmanager
-def broker(settings: "Settings") -> Iterator["redis.Redis"]:
-    """Connect to the broker; its errors become `errors.BrokerUnavailable` or `errors.BrokerRefused`."""
+def broker(settings: "Settings", *, address: "Address | None" = None) -> Iterator["redis.Redis"]:
+    """Connect to the broker, or to that `address`; raises `errors.BrokerUnavailable` and what is one."""
     from fleet.broker import connection
 
-    url = settings.require_broker_url()
-    client = connection.connect(url, name="cli")
+    address = address or settings.require_broker()
+    client = connection.connect(address, name="cli")
     try:
-        with connection.translated(url):
+        with connection.translated(address):
             yield client
     finally:
         client.close()

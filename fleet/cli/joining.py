@@ -55,7 +55,9 @@ def enroll(settings: "Settings", *, host: str, token: str, broker_url: str | Non
     path = settings.credential_path(host)
     credentials.rehearse(path)
     with progress.bar(f"waiting for the control plane to enroll {host}"):
-        credential = joining.join(token, host=host, version=version.current(), broker_url=broker_url)
+        credential = joining.join(
+            token, host=host, version=version.current(), broker_url=broker_url, broker_ca=settings.resolved_broker_ca
+        )
     credentials.save(path, credential)
     render.say(f"{host} is enrolled; its credential is {path}")
     return credential

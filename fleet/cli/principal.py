@@ -66,6 +66,7 @@ def create(*, name: str, level: str, selectors: tuple[dict[str, str], ...], ttl:
             ttl=ttl,
             by=settings.resolved_principal,
             broker_url=settings.require_broker_url(),
+            broker_ca=settings.resolved_broker_ca,
         )
         _admit(control, name)
         _write(target, made)
@@ -121,6 +122,7 @@ def rotate(*, name: str, overlap: timedelta, ttl: timedelta, path: Path | None) 
             ring=control.ring,
             by=settings.resolved_principal,
             broker_url=settings.require_broker_url(),
+            broker_ca=settings.resolved_broker_ca,
             overlap=overlap,
             ttl=ttl,
         )

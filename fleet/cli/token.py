@@ -61,6 +61,7 @@ def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tupl
             labels=dict(labels),
             created_by=settings.resolved_principal,
             broker_url=settings.require_broker_url(),
+            broker_ca=settings.require_broker().ca,
         )
         row = control.session.get_one(EnrollmentToken, tokens.parse(token).id)
         # before the commit: a token that the broker does not take is none

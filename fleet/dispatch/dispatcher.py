@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from kombu.exceptions import OperationalError
 
-from fleet import clock, credentials, errors, logs, names, redaction
+from fleet import clock, credentials, errors, logs, names
 from fleet.broker import app as broker_app
-from fleet.broker.connection import connect, translated
+from fleet.broker.connection import connect, translated, unreachable
 from fleet.broker.results import RESULT_TTL_SECONDS
 from fleet.contracts import AnyContract, registry
 from fleet.contracts.control import CancelRun
@@ -47,15 +47,15 @@ class Dispatcher:
         path = settings.principal_path(settings.resolved_principal)
         held = credentials.load_principal(path, name=settings.resolved_principal)
         self.signer = Signer(held, origin=str(path))
-        self.broker_url = held.broker_url.get_secret_value()
+        self.broker = credentials.broker(held, settings)
         self.principal = held.name
-        self.redis = connect(self.broker_url, name=f"client-{self.principal}", connections=4, retries=1)
+        self.redis = connect(self.broker, name=f"client-{self.principal}", connections=4, retries=1)
         self.app = broker_app.make(
             "fleet",
-            broker_url=self.broker_url,
+            broker=self.broker,
             transport="fleet.broker.channel:Transport",
             transport_options={"client_name": f"fleet-client-{self.principal}", "signer": self.signer},
-            result_backend=f"fleet.broker.results:Backend+{self.broker_url}",
+            result_backend="fleet.broker.results:Backend",
             result_expires=RESULT_TTL_SECONDS,
         )
         #: (host, queues) → when that was asked, and the answer
@@ -77,7 +77,7 @@ class Dispatcher:
 
     def members(self) -> dict[str, membership.Member]:
         """Return the accepted hosts by their ids; an entry that the fleet has not signed is left out with a warning."""
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.get(names.TRUST)
             pipe.hgetall(names.HOSTS)
             statement, entries = pipe.execute()
@@ -108,7 +108,7 @@ class Dispatcher:
         return Fit(fit.host, now)
 
     def _look_up(self, host: str, *, queues: bool) -> Fit:
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.exists(names.presence(host))
             pipe.hget(names.HOSTS, host)
             pipe.llen(names.queue(host))
@@ -141,7 +141,7 @@ class Dispatcher:
         host = names.host_of_run(run_id)
         checking.text("reason", reason, most=LONGEST_REASON)
         sender = names.principal_sender(self.principal)
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.hget(names.HOSTS, host)
             pipe.time()
             pipe.get(names.TRUST)
@@ -158,7 +158,7 @@ class Dispatcher:
         asked = Report(
             sender=sender, kind=Kind.RUN_CANCEL_REQUESTED, run=run_id, at=_seconds(time), data={"reason": reason}
         )
-        with translated(self.broker_url), self.redis.pipeline(transaction=True) as pipe:
+        with translated(self.broker), self.redis.pipeline(transaction=True) as pipe:
             pipe.lpush(names.control(host), self.signer.word(identity.key, told))
             pipe.lpush(names.reports(sender), self.signer.report(sender, asked.model_dump_json()))
             pipe.sadd(names.REPORTS_DIRTY, sender)
@@ -167,7 +167,7 @@ class Dispatcher:
     def has_recorded(self, report: str) -> bool:
         """Say whether the control plane has taken a report of this principal in: it removes what it has recorded."""
         command: Any = self.redis
-        with translated(self.broker_url):
+        with translated(self.broker):
             return command.lpos(names.reports(names.principal_sender(self.principal)), report) is None
 
     def _enrolled(self) -> list[str]:
@@ -177,13 +177,10 @@ class Dispatcher:
     def translated(self) -> Iterator[None]:
         """Turn the errors of kombu and redis-py into Fleet's."""
         try:
-            with translated(self.broker_url):
+            with translated(self.broker):
                 yield
         except OperationalError as exc:
-            raise errors.BrokerUnavailable(
-                f"the broker at {redaction.url(self.broker_url)} cannot be reached ({exc})",
-                remedy="is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
-            ) from exc
+            raise unreachable(self.broker, exc) from exc
 
     def close(self) -> None:
         backend: Any = self.app.backend

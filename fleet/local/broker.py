@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from fleet import errors, services
+from fleet import address, errors, services
+from fleet.address import Address
 from fleet.local.state import StateDirectory
 from fleet.local.supervisor import Program
 
@@ -46,6 +47,10 @@ class EmbeddedBroker:
             password=(former.password if former else None) or secrets.token_urlsafe(32),
             flower_password=(flower.password if flower else None) or secrets.token_urlsafe(32),
         )
+
+    @property
+    def address(self) -> Address:
+        return address.parse(self.url.get_secret_value())
 
     @property
     def url(self) -> SecretStr:
@@ -99,7 +104,7 @@ class EmbeddedBroker:
 
         from fleet.broker import connection
 
-        client = connection.connect(self.url.get_secret_value(), name="up", timeout=timedelta(seconds=1))
+        client = connection.connect(self.address, name="up", timeout=timedelta(seconds=1))
         try:
             return bool(client.ping())
         except redis.RedisError:

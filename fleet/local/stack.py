@@ -120,7 +120,7 @@ class Stack:
     def _client(self) -> "redis.Redis":
         from fleet.broker import connection
 
-        return connection.connect(self.broker.url.get_secret_value(), name="up", timeout=timedelta(seconds=1))
+        return connection.connect(self.broker.address, name="up", timeout=timedelta(seconds=1))
 
     def _read_heartbeat(self) -> "Heartbeat | None":
         """Return the heartbeat of the present worker: after a kill -9 the former one's is still there."""

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 
 from fleet import errors
+from fleet.address import Address
 from fleet.broker.connection import translated
 from fleet.security import acl
 
@@ -120,5 +121,14 @@ def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
 @contextmanager
 def _translated(client: "redis.Redis") -> Iterator[None]:
     target: Mapping[str, Any] = client.connection_pool.connection_kwargs
-    with translated(target.get("path") or f"redis://{target.get('host')}:{target.get('port')}"):
+    where = Address(
+        host=str(target["host"]),
+        port=int(target["port"]),
+        database=int(target.get("db") or 0),
+        username=None,
+        password=None,
+        tls=issubclass(client.connection_pool.connection_class, redis.SSLConnection),
+        ca=None,
+    )
+    with translated(where):
         yield

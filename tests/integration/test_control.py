@@ -278,10 +278,10 @@ def test_a_token_made_before_the_control_worker_starts_is_good(system: System) -
 
 def test_both_brokers_say_whether_they_keep_what_they_are_given(any_broker: Broker) -> None:
     with any_broker.connect() as client:
-        assert connection.check(client, any_broker.url) >= "7"
-        assert connection.check_durability(client, any_broker.url) == []
+        assert connection.check(client, any_broker.address) >= "7"
+        assert connection.check_durability(client, any_broker.address) == []
         with configured(any_broker, **{"appendonly": "no", "maxmemory-policy": "volatile-ttl"}):
-            forgets, evicts = connection.check_durability(client, any_broker.url)
+            forgets, evicts = connection.check_durability(client, any_broker.address)
     assert "appendonly yes" in forgets
     assert "maxmemory-policy noeviction" in evicts
 

@@ -15,7 +15,7 @@ from fleet import audit, clock, db, enrollment, errors, inventory, tokens
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
 from fleet.models import AuditEvent, EnrollmentToken, Host
 
-URL = "redis://:s3cret@broker:6379/0"
+URL = "rediss://:s3cret@broker:6379/0"
 #: Broker's time of these tests, unix seconds.
 NOW = 1_750_000_000.0
 

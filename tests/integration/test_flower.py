@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fleet import names
+from fleet import address, names
 from fleet.broker import app as broker_app
 from tests.services.broker import Broker
 from tests.services.up import PAUSE, START_SECONDS, free_ports
@@ -86,7 +86,7 @@ class Speaker:
     def __init__(self, broker_url: str, host: str) -> None:
         app = broker_app.make(
             "speaker",
-            broker_url=broker_url,
+            broker=address.parse(broker_url),
             transport="redis",
             transport_options={"fanout_prefix": names.fanout_prefix(host)},
         )

@@ -37,7 +37,7 @@ def caller(server: Broker) -> Iterator["redis.Redis"]:
 @pytest.fixture
 def desk(engine: Engine, server: Broker) -> Iterator[EnrollmentDesk]:
     """A desk that is not at work yet."""
-    with connect(server.url, name="desk") as client:
+    with connect(server.address, name="desk") as client:
         made = EnrollmentDesk(engine=engine, client=client)
         yield made
         made.stop()
@@ -167,7 +167,7 @@ def test_twenty_hosts_join_at_once_by_one_token_at_two_desks(
     desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
 ) -> None:
     token = create(engine, server, uses=20)
-    with connect(server.url, name="desk-2") as client:
+    with connect(server.address, name="desk-2") as client:
         second = EnrollmentDesk(engine=engine, client=client)
         desk.start()
         second.start()

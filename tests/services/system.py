@@ -70,6 +70,7 @@ class System:
             "PYTHONPATH": os.pathsep.join([*(str(path) for path in self.packages), str(ROOT)]),
             "FLEET_STATE_DIR": str(self.directory),
             "FLEET_BROKER_URL": self.broker.url,
+            **({"FLEET_BROKER_CA": str(self.broker.ca)} if self.broker.ca else {}),
             "FLEET_DATABASE_URL": self.database_url,
             "FLEET_DOCKER_URL": NO_DOCKER,
             "FLEET_PRINCIPAL": "alice",
@@ -127,7 +128,12 @@ class System:
         """Make an enrollment token that the broker knows."""
         with self.control_plane() as (session, client, ring):
             token = enrollment.create_token(
-                session, ring=ring, broker_url=self.broker.url, created_by="alice", **wishes
+                session,
+                ring=ring,
+                broker_url=self.broker.url,
+                broker_ca=self.broker.address.ca,
+                created_by="alice",
+                **wishes,
             )
             members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
             members.publish(session, client, ring)
@@ -137,7 +143,14 @@ class System:
         """Make a principal, and return its file, which lies where everybody of this system looks for it."""
         with self.control_plane() as (session, client, ring):
             made = principals.create(
-                session, ring=ring, name=name, level=level, by="alice", broker_url=self.broker.url, **wishes
+                session,
+                ring=ring,
+                name=name,
+                level=level,
+                by="alice",
+                broker_url=self.broker.url,
+                broker_ca=self.broker.address.ca,
+                **wishes,
             )
             members.admit_principal(client, principals.get(session, name))
             members.publish(session, client, ring)
@@ -166,7 +179,11 @@ class System:
     @property
     def settings(self) -> Settings:
         return fleet_settings.load(
-            state_dir=self.directory, broker_url=self.broker.url, database_url=self.database_url, principal="alice"
+            state_dir=self.directory,
+            broker_url=self.broker.url,
+            broker_ca=self.broker.ca,
+            database_url=self.database_url,
+            principal="alice",
         )
 
     @property

@@ -18,7 +18,7 @@ from fleet.contracts.enrollment import Credential
 
 CREDENTIAL = Credential(
     host="edge-7",
-    broker_url=SecretStr("redis://:s3cret@broker:6379/0"),
+    broker_url=SecretStr("rediss://:s3cret@broker:6379/0"),
     labels={"env": "prod"},
     enrolled_at=datetime(2026, 1, 2, tzinfo=UTC),
 )

@@ -6,7 +6,7 @@ import pytest
 
 from fleet import errors, tokens
 
-URL = "redis://:pä55@broker.example:6379/0"
+URL = "rediss://:pä55@broker.example:6379/0"
 
 
 def test_a_token_reads_back_as_it_was_made() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from celery import signals
 from celery.exceptions import SecurityWarning
 
-from fleet import errors, logs
+from fleet import credentials, errors, logs
 from fleet.contracts.credentials import HostCredential
 from fleet.settings import Settings
 from workers.host.own import REVOKED, Own
@@ -32,6 +32,7 @@ def main(settings: Settings, *, host: str, credential: HostCredential) -> int:
     """
     _quieten_celery()
     own = Own(settings.credential_path(host), credential)
+    broker = credentials.broker(credential, settings)
     with _only_worker(settings.host_dir(host) / "worker.lock", host):
         store = Store(settings.host_dir(host) / "journal.db", host=host)
         if store.recall(REVOKED) == own.identity.key:
@@ -41,7 +42,7 @@ def main(settings: Settings, *, host: str, credential: HostCredential) -> int:
                 remedy="to let it in again, get a token with `fleet token create` and use `fleet enroll --force`",
             )
         try:
-            return Session(settings, own=own, store=store).run()
+            return Session(settings, own=own, broker=broker, store=store).run()
         except sqlite3.Error as exc:
             raise errors.LocalFault(
                 f"journal {store.path}: cannot be written ({exc})", remedy="free some space, or mend the disk"

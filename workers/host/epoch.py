@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from fleet import errors, logs, names
+from fleet.address import Address
 from fleet.broker.connection import translated
 from fleet.clock import BrokerClock
 from fleet.contracts.presence import Heartbeat
@@ -52,7 +53,7 @@ def take(client: "redis.Redis", host: str, *, known: int) -> Taken | None:
             return Taken(number, superseded=newest > known)
 
 
-def await_turn(client: "redis.Redis", host: str, broker_url: str, *, known: int, broker_clock: BrokerClock) -> Taken:
+def await_turn(client: "redis.Redis", host: str, broker: Address, *, known: int, broker_clock: BrokerClock) -> Taken:
     """Take an epoch and the broker's time, waiting for a broker that is away, or for a session elsewhere to end.
 
     Raises `errors.BrokerRefused` where the broker does not take the credential.
@@ -60,7 +61,7 @@ def await_turn(client: "redis.Redis", host: str, broker_url: str, *, known: int,
     waiting_for = ""
     while True:
         try:
-            with translated(broker_url):
+            with translated(broker):
                 measured: Any = client.time()  # the queue is read before the first heartbeat measures it
                 broker_clock.measure(measured)
                 if taken := take(client, host, known=known):

@@ -24,6 +24,7 @@ from celery.worker import state
 from beat import host as schedule
 from beat.scheduler import BeatThread
 from fleet import clock, errors, logs, names
+from fleet.address import Address
 from fleet.broker.connection import connect, translated
 from fleet.contracts import registry
 from fleet.contracts.control import (
@@ -78,8 +79,8 @@ _MOST_UNFINISHED = 2000
 class Session:
     """All parts, wired."""
 
-    def __init__(self, settings: Settings, *, own: Own, store: Store) -> None:
-        host, broker_url = own.host, own.broker_url
+    def __init__(self, settings: Settings, *, own: Own, broker: Address, store: Store) -> None:
+        host = own.host
         self._host = host
         self._own = own
         self._store = store
@@ -88,11 +89,9 @@ class Session:
         self._revoked = False
         started_at = clock.now()
         broker_clock = clock.BrokerClock()
-        self._link = connect(
-            broker_url, name=f"{host}-link", connections=2, timeout=timedelta(seconds=3), login=own.login
-        )
+        self._link = connect(broker, name=f"{host}-link", connections=2, timeout=timedelta(seconds=3), login=own.login)
         known = int(store.recall("epoch") or 0)
-        epoch = await_turn(self._link, host, broker_url, known=known, broker_clock=broker_clock)
+        epoch = await_turn(self._link, host, broker, known=known, broker_clock=broker_clock)
 
         engine = Engine(settings.resolved_docker_url)
         self._facts = facts.detect(settings, engine)
@@ -124,7 +123,7 @@ class Session:
             interval=settings.inventory_interval,
         )
         self._control = ControlList(
-            connect(broker_url, name=f"{host}-control", timeout=timedelta(seconds=3), login=own.login),
+            connect(broker, name=f"{host}-control", timeout=timedelta(seconds=3), login=own.login),
             {
                 "reports.acknowledged": lambda m: self._outbox.acknowledge(m.epoch, m.seq),
                 "reports.missing": lambda _m: self._outbox.send_again(),
@@ -144,7 +143,7 @@ class Session:
         )
         pulse = Pulse()
         self._heartbeat = HeartbeatWriter(
-            connect(broker_url, name=f"{host}-heartbeat", timeout=timedelta(seconds=1), login=own.login),
+            connect(broker, name=f"{host}-heartbeat", timeout=timedelta(seconds=1), login=own.login),
             host=host,
             facts=self._facts,
             started_at=started_at,
@@ -160,7 +159,7 @@ class Session:
         former = _former_inboxes(host, memory)
         recovery = Recovery(self._journal, self._endings, settling, self._children, self._running)
         self._children.start()
-        with translated(broker_url):
+        with translated(broker):
             self._learn_trust()
             self._control.catch_up()  # what was cancelled or paused meanwhile, before anything begins
             recovery.run(self._link, inboxes=former, superseded=epoch.superseded, rebooted=rebooted)
@@ -189,7 +188,7 @@ class Session:
         self._inboxes = (names.inbox(host, epoch.number), *former)
         self._app = consumer.make_app(
             host,
-            broker_url,
+            broker,
             inbox=self._inboxes[0],
             former_inboxes=former,
             on_malformed=partial(self._put_aside, guard),

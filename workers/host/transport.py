@@ -17,6 +17,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import QoS
 
 from fleet import canonical, logs
+from fleet.broker import tls
 from fleet.broker.channel import SharedClient
 from workers.host.inboxes import put_back, restore
 
@@ -39,6 +40,8 @@ class GatedQoS(QoS):
 class Channel(SharedClient, kombu_redis.Channel):
     """Kombu's Redis channel with the hand-off. It consumes one queue."""
 
+    connection_class = tls.LoopbackConnection
+    connection_class_ssl = tls.VerifiedConnection
     #: Acknowledging is the journal's business; kombu only counts what is in hand.
     ack_emulation = False
     QoS: Any = GatedQoS

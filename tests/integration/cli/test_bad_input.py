@@ -19,8 +19,11 @@ def test_without_a_broker_it_says_how_to_get_one(bare: Cli) -> None:
 @pytest.mark.parametrize(
     ("url", "code", "said"),
     [
-        ("http://127.0.0.1:6379", 2, "FLEET_BROKER_URL: 'http://127.0.0.1:6379': a broker URL begins with redis://"),
+        ("http://127.0.0.1:6379", 2, "FLEET_BROKER_URL: 'http://127.0.0.1:6379': it is not a broker URL"),
         ("redis://:hunter2@127.0.0.1:notaport/0", 2, "redis://"),
+        ("redis://:hunter2@broker.example:6379/0", 2, "plaintext to another machine; write rediss://…"),
+        ("rediss://:hunter2@broker.example/0?ssl_cert_reqs=none", 2, "has options after the ? (ssl_cert_reqs)"),
+        ("rediss://:hunter2#@broker.example/0", 2, "has a fragment, from the # on"),
         ("redis://:hunter2@127.0.0.1:1/0", 5, "the broker at redis://:***@127.0.0.1:1/0 cannot be reached"),
     ],
 )
