@@ -92,7 +92,9 @@ class Consumer(_ResultConsumer):  # type: ignore[misc]  # as above
         self._decode_result = self._read
 
     def on_state_change(self, meta: Any, message: Any) -> None:
-        run_id = meta["task_id"]
+        run_id = meta.get("task_id", "")
+        if meta["status"] in states.UNREADY_STATES:
+            return  # nothing has come yet
         if run_id and (message is None or _text(message["channel"]) == _text(self._key(run_id))):
             super().on_state_change(meta, message)
         else:
