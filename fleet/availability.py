@@ -84,7 +84,7 @@ def _word(host: Host, ring: Keyring, *, by: str) -> str:
         by=by,
         decided_at=host.availability_at.timestamp() if host.availability_at else 0.0,
     )
-    return ring.word(host.keys[-1], told)
+    return ring.word(host.keys[0], told)
 
 
 def _time(client: "redis.Redis") -> tuple[int, int]:

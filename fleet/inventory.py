@@ -154,7 +154,7 @@ def revoke_host(session: Session, found: Host) -> None:
 
 
 def accepted(session: Session, host_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the public keys of those of these that are members of the fleet."""
+    """Return the public keys of those of these that are members of the fleet, the newest last."""
     query = select(Host.id, Host.keys).where(col(Host.id).in_(list(host_ids)), Host.membership == Membership.ACCEPTED)
     return {host: tuple(keys) for host, keys in session.exec(query).all()}
 

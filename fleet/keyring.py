@@ -1,8 +1,8 @@
 """The keyring: the fleet's signing keys, which the control plane alone holds, and what is signed by them.
 
 The private keys lie in one file of mode 0600 (every machine of the control plane has a copy), the public ones in the
-database as well. The first use makes the first key. The newest key signs; those before it are kept until they are
-retired, because somebody may not have heard of the newest yet.
+database as well. The first use makes the first key. Those before the newest are kept until they are retired, because
+somebody may not have heard of the newest yet.
 """
 
 import json
@@ -43,8 +43,13 @@ class Keyring:
 
     @property
     def newest(self) -> KeyPair:
-        """The key that signs."""
+        """The key that signs credentials: they are for long."""
         return self.keys[-1]
+
+    @property
+    def oldest(self) -> KeyPair:
+        """The key that signs what is said now: everybody believes it, also who has not heard of a newer one yet."""
+        return self.keys[0]
 
     def issue(self, who: HostIdentity | PrincipalIdentity) -> str:
         """Return a credential."""
@@ -57,11 +62,11 @@ class Keyring:
 
     def word(self, host_key: str, message: ControlMessage) -> str:
         """Return a control message for the host with that public key, as an item of its control list."""
-        return signing.sign_control(host_key, message.model_dump_json(), self.newest)
+        return signing.sign_control(host_key, message.model_dump_json(), self.oldest)
 
     def result(self, meta: dict[str, Any]) -> str:
         """Return a result that the control plane writes in a host's place."""
-        return signing.sign_result(meta, self.newest, "")
+        return signing.sign_result(meta, self.oldest, "")
 
     def opener(self, public: str) -> Opener:
         """Return what opens texts that were sealed for the holder of that key; raise ValueError for another."""

@@ -84,7 +84,7 @@ def tell(session: Session, client: "redis.Redis", ring: Keyring, said: Mapping[s
     with client.pipeline(transaction=False) as pipe:
         for host, message in said.items():
             if keys.get(host):
-                pipe.lpush(names.control(host), ring.word(keys[host][-1], message))
+                pipe.lpush(names.control(host), ring.word(keys[host][0], message))
         pipe.execute()
 
 
@@ -170,7 +170,7 @@ def revoke_host(session: Session, client: "redis.Redis", ring: Keyring, host_id:
     host = inventory.host(session, host_id)
     key = names.control(host_id)
     if host.membership == Membership.ACCEPTED and host.keys:
-        word = ring.word(host.keys[-1], MembershipRevoked(by=by))
+        word = ring.word(host.keys[0], MembershipRevoked(by=by))
         client.lpush(key, word)
         _await_read(client, key, word)
     expel(client, login.host_user(host_id))

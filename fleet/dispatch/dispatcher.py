@@ -46,7 +46,7 @@ class Dispatcher:
         """Read the principal's file; raises `errors.CredentialUnusable` where there is none, or none that fits."""
         path = settings.principal_path(settings.resolved_principal)
         held = credentials.load_principal(path, name=settings.resolved_principal)
-        self.signer = Signer(held, origin=str(path))
+        self.signer = Signer(held, path)
         self.broker = credentials.broker(held, settings)
         self.principal = held.name
         self.redis = connect(self.broker, name=f"client-{self.principal}", connections=4, retries=1)
@@ -88,6 +88,12 @@ class Dispatcher:
                 found[host] = membership.read(host, entry, trust=self.signer.trust)
             except errors.NotTrusted as exc:
                 log.warning("host.untrusted", host=host, error=str(exc), next="it is left out")
+        if entries and not found:
+            raise errors.NotTrusted(
+                f"of {len(entries)} hosts in the registry none is vouched for by a key of the fleet that is known here",
+                remedy="has the fleet changed its key while this principal was away? "
+                f"`fleet principal rotate {self.principal}` makes a new file, where the control plane runs",
+            )
         return found
 
     def require_host(self, host: str, contract: AnyContract, *, queues: bool) -> Fit:

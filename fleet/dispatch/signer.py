@@ -5,9 +5,10 @@ Whatever is known to be refused by the host is refused here already, where the c
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from fleet import errors, logs
+from fleet import credentials, errors, logs
 from fleet.contracts import AnyContract
 from fleet.contracts.control import ControlMessage
 from fleet.contracts.credentials import PrincipalCredential
@@ -22,8 +23,9 @@ log = logs.get(__name__)
 class Signer:
     """One principal's key and credential. Thread-safe."""
 
-    def __init__(self, held: PrincipalCredential, *, origin: str) -> None:
-        """Raise `errors.CredentialUnusable` for a file whose parts do not belong together; `origin` is its path."""
+    def __init__(self, held: PrincipalCredential, path: Path) -> None:
+        """Raise `errors.CredentialUnusable` for a file whose parts do not belong together."""
+        self._held, self._path = held, path
         self._key = KeyPair.read(held.private_key.get_secret_value())
         told = Statement.model_validate_json(SignedStatement.model_validate_json(held.trust).text)
         self.trust = Trust(told)
@@ -33,10 +35,10 @@ class Signer:
         try:
             self._identity = self.trust.principal(held.credential)
         except errors.NotTrusted as exc:
-            raise errors.CredentialUnusable(f"principal's file {origin}: {exc.message}", remedy=remedy) from exc
+            raise errors.CredentialUnusable(f"principal's file {path}: {exc.message}", remedy=remedy) from exc
         if self._identity.key != self._key.public or self._identity.name != held.name:
             raise errors.CredentialUnusable(
-                f"principal's file {origin}: its key is not the one of its credential", remedy=remedy
+                f"principal's file {path}: its key is not the one of its credential", remedy=remedy
             )
 
     @property
@@ -48,17 +50,24 @@ class Signer:
         return self._identity.name
 
     def learn(self, *, statement: str | None, credential: str | None) -> None:
-        """Take in what the broker has of the fleet's newest word, and of this principal's newest credential."""
+        """Take in what the broker has of the fleet's newest word, and of this principal's newest credential.
+
+        It goes into the principal's file as well: a key that is announced now may be the only one later.
+        """
         with self._lock:
+            known = self._held
             try:
-                if statement:
-                    self.trust.learn(statement)
+                if statement and self.trust.learn(statement):
+                    self._held = self._held.model_copy(update={"trust": statement})
                 if credential and credential != self._credential:
                     found = self.trust.principal(credential)
                     if found.key == self._key.public and found.name == self.name and self._newer(found):
                         self._credential, self._identity = credential, found
+                        self._held = self._held.model_copy(update={"credential": credential})
             except errors.NotTrusted as exc:
                 log.warning("trust.unlearned", error=str(exc), next="what was known before counts")
+            if self._held is not known:
+                self._keep()
 
     def require_valid(self, *, now: float) -> None:
         """Raise `errors.CredentialUnusable` where no host would take this principal's word any more."""
@@ -102,6 +111,12 @@ class Signer:
     def check_result(self, meta: Mapping[str, Any], run_id: str) -> None:
         """Raise `errors.NotTrusted` for what is not the result of that run by its host, or by the fleet."""
         signing.check_result(meta, run_id, trust=self.trust)
+
+    def _keep(self) -> None:
+        try:
+            credentials.save_principal(self._path, self._held)
+        except errors.LocalFault as exc:  # somebody else's file, or a read-only one: it is learned anew each time
+            log.debug("trust.unkept", error=str(exc))
 
     def _newer(self, found: PrincipalIdentity) -> bool:
         return (found.serial, found.issued_at) >= (self._identity.serial, self._identity.issued_at)

@@ -30,7 +30,8 @@ class Voice:
         with db.session(self._engine, write=False) as session:
             keys = inventory.accepted(session, {host for host, _message in said})
         ring = self._keyrings.ring
-        return [(names.control(host), ring.word(keys[host][-1], message)) for host, message in said if keys.get(host)]
+        # of two keys the host has the former for certain
+        return [(names.control(host), ring.word(keys[host][0], message)) for host, message in said if keys.get(host)]
 
     def announce(self, host: str, client: "redis.Redis") -> None:
         """Bring a host's new key, password or labels to the broker, to callers and to the host itself."""

@@ -71,8 +71,10 @@ class Own:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The public keys under which this machine is or was known, the newest first."""
-        return (self._key.public, *self._held.former_keys)
+        """The public keys under which this machine is known, was, or is about to be."""
+        offered = self._held.offered_key
+        coming = (KeyPair.read(offered.get_secret_value()).public,) if offered else ()
+        return (self._key.public, *coming, *self._held.former_keys)
 
     def sign_reports(self, reports: tuple[str, ...]) -> str:
         """Return reports as one item of the host's list."""
@@ -138,7 +140,7 @@ class Own:
             private_key=key.secret(),
             credential=credential,
             broker_url=login.at(self.broker_url, login.host_user(self.host), password),
-            former_keys=self.keys[:_MOST_FORMER_KEYS],
+            former_keys=(self._key.public, *self._held.former_keys)[:_MOST_FORMER_KEYS],
             offered_key=None,
             offered_password=None,
         )

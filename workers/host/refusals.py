@@ -1,10 +1,13 @@
 """Refusals: what a worker did not take is reported, and a copy is kept among the dead letters for whoever looks at it.
 
 What nobody has signed who may says nothing about the run that it names, so its report is of no run; one that was signed
-and is refused ends its run (`Journal.refuse`).
+and is refused ends its run (`Journal.refuse`). Of a flood every refusal is counted, and not every one is written down: else
+whoever can write to a list of this host could fill its disk and the audit.
 """
 
 import json
+import threading
+import time
 
 import redis
 
@@ -19,6 +22,8 @@ log = logs.get(__name__)
 DEAD_LETTERS = 1000
 #: How much of a refused item is kept.
 DEAD_LETTER_BYTES = 8192
+#: Refusals that are reported one by one: so many at once, and so many a second for long.
+_AT_ONCE, _A_SECOND = 200.0, 1.0
 #: The longest detail of a refusal, in characters; it may quote what was refused.
 MOST_DETAIL = 2000
 
@@ -36,16 +41,37 @@ class Refusals:
         self._client = client
         self._host = host
         self._clock = clock
+        self._lock = threading.Lock()
+        #: refusals that may be reported now, and when that was reckoned
+        self._allowance, self._reckoned_at = _AT_ONCE, time.monotonic()
+        self._unreported = 0
 
     def report(self, item: bytes, reason: str, detail: str, *, claimed: str = "") -> None:
         """Report an item of no run and bury it; `claimed` is the run that it says it is of. Raises sqlite3's errors."""
+        with self._lock:
+            unreported = self._unreported
+            if not self._is_allowed():
+                self._unreported += 1
+                return
+            self._unreported = 0
         detail = bounded(detail)
         log.warning("message.refused", run=claimed or None, reason=reason, detail=detail)
         data = {"reason": reason, "detail": detail, "size": len(item)}
         if claimed:
             data["run"] = canonical.text(claimed)[:100]
+        if unreported:
+            data["unreported_before"] = unreported
         self._outbox.report(Kind.MESSAGE_REFUSED, data)
         self.bury(item, reason, detail)
+
+    def _is_allowed(self) -> bool:
+        now = time.monotonic()
+        self._allowance = min(_AT_ONCE, self._allowance + (now - self._reckoned_at) * _A_SECOND)
+        self._reckoned_at = now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
 
     def bury(self, item: bytes, reason: str, detail: str) -> None:
         """Keep a copy; the report is what counts, so a broker that is away is no obstacle."""
