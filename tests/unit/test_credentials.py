@@ -102,7 +102,6 @@ def test_one_that_is_open_to_others_is_refused_with_the_command_that_mends_it(pa
         b"",
         b"{}",
         b"[]",
-        b"\xff\xfe",
         b"fleet.0123",
         b'{"v": 2, "host": "edge-7"}',
         b'{"host": "edge-7", "admin": true}',
@@ -115,6 +114,14 @@ def test_one_that_is_no_credential_is_refused(path: Path, content: bytes) -> Non
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(errors.CredentialUnusable, match="is not a credential of this version of Fleet; enroll again"):
+        credentials.load(path, host="edge-7")
+
+
+def test_one_that_is_no_text_is_refused(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\xfe")
+    path.chmod(0o600)
+    with pytest.raises(errors.CredentialUnusable, match="is no text; restore it from its backup"):
         credentials.load(path, host="edge-7")
 
 
