@@ -23,7 +23,7 @@ from fleet.models import Host, Principal
 from fleet.security import signing
 from fleet.security.identity import HostIdentity, Level, PrincipalIdentity
 from fleet.security.keys import KeyPair
-from fleet.security.trust import Statement, state
+from fleet.security.trust import Statement, Trust, state
 from workers.control.voice import Voice
 
 
@@ -158,8 +158,24 @@ def push(client: "redis.Redis", *reports: Report) -> None:
 
 def signed(*reports: Report) -> str:
     """Return reports of one sender as one item of its list."""
-    sender = reports[0].sender
-    return signing.sign_reports(sender, [report.model_dump_json() for report in reports], key(sender))
+    return sign(reports[0].sender, *(report.model_dump_json() for report in reports))
+
+
+def sign(sender: str, *reports: str) -> str:
+    """Return texts as one item of the sender's list, signed by its key, whatever they say."""
+    return signing.sign_reports(sender, reports, key(sender))
+
+
+def heard(client: "redis.Redis", host: str, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return what lies in a host's control list, oldest first, having made sure that the fleet says it to this host."""
+    items: Any = client.lrange(names.control(host), 0, -1)
+    trusted = Trust.in_keys([key("fleet").public])
+    found = []
+    for item in reversed(items):
+        text, principal = signing.check_control(item, [key(host).public], trust=trusted)
+        assert principal is None
+        found.append(json.loads(text))
+    return [word for word in found if kind in (None, word["kind"])]
 
 
 def send_raw(client: "redis.Redis", sender: str, item: str | bytes) -> None:
