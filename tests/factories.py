@@ -7,15 +7,18 @@ import hashlib
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from fleet import enrollment, inventory, names
+from fleet import credentials, enrollment, inventory, names
 from fleet.contracts.containers import Container
+from fleet.contracts.credentials import HostCredential
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Queued, Report
 from fleet.keyring import Keyring, Keyrings
@@ -25,6 +28,7 @@ from fleet.security.identity import HostIdentity, Level, PrincipalIdentity
 from fleet.security.keys import KeyPair
 from fleet.security.trust import Statement, Trust, state
 from workers.control.voice import Voice
+from workers.host.own import Own
 
 
 def key(name: str) -> KeyPair:
@@ -41,6 +45,27 @@ def statement(*keys: str, version: int = 1, **principals: int) -> str:
     pairs = [key(name) for name in keys or ("fleet",)]
     told = Statement(version=version, keys=tuple(pair.public for pair in pairs), principals=principals)
     return state(told, {pair: Keyring([pair]).opener(pair.public).public for pair in pairs})
+
+
+def credential(host: str, *, fleet: str = "fleet", **more: Any) -> HostCredential:
+    """Return what a host keeps after enrollment; `more` are fields of its identity."""
+    who = identity(host, **more)
+    return HostCredential(
+        host=host,
+        broker_url=SecretStr(f"redis://h-{host}:secret@127.0.0.1:6379/0"),
+        private_key=key(host).secret(),
+        credential=Keyring([key(fleet)]).issue(who),
+        trust=statement(fleet),
+        labels=dict(who.labels),
+        enrolled_at=datetime.fromtimestamp(who.enrolled_at, UTC),
+    )
+
+
+def own(path: Path, host: str, **more: Any) -> Own:
+    """Return what a host's parts know of it, with its credential in that file."""
+    held = credential(host, **more)
+    credentials.save(path, held)
+    return Own(path, held)
 
 
 class HeldKeyrings(Keyrings):
