@@ -19,6 +19,7 @@ from tests.services.broker import Broker
 from workers.control import reading, recording
 from workers.control.gaps import Gaps
 from workers.control.ingest import Ingest
+from workers.control.recording import Batch
 
 
 @pytest.fixture
@@ -370,6 +371,26 @@ def test_what_one_item_does_to_the_database_harms_no_other(
     assert client.llen(names.reports("p:alice")) == 0
 
 
+def test_what_one_report_does_to_the_database_harms_none_that_is_signed_with_it(
+    ingest: Ingest, engine: Engine, client: "redis.Redis"
+) -> None:
+    with engine.begin() as connection:  # as above
+        connection.execute(text("CREATE UNIQUE INDEX one_of_a_kind ON host (registered_at)"))
+    hello = {"facts": factories.facts().model_dump()}
+    factories.push(client, factories.report("edge-2", Kind.HOST_REGISTERED, data=hello))
+    ingest.step()
+    run = names.new_run_id("edge-1")
+    bad = factories.report("edge-1", Kind.HOST_REGISTERED, seq=3, data=hello)
+    accepted, started, _progressed, succeeded = factories.life(run)
+    factories.send_raw(client, "edge-1", factories.signed(accepted, started, bad, succeeded))
+    ingest.step()
+    with db.session(engine, write=False) as session:
+        assert runs.get(session, run).state == "succeeded"
+    (refusal,) = events(engine, "report.refused")
+    assert (refusal.data["reason"], refusal.epoch, refusal.seq) == ("cannot be stored", 1, 3)
+    assert acknowledged(client, "edge-1") == [(1, 4)]
+
+
 def test_registration_and_inventory_reach_the_tables(ingest: Ingest, engine: Engine, client: "redis.Redis") -> None:
     web = factories.container("web").model_dump(mode="json")
     reports: list[tuple[Kind, dict[str, Any]]] = [
@@ -469,5 +490,5 @@ def test_a_hosts_report_that_cannot_be_stored_is_acknowledged_all_the_same(inges
     """It is on record as refused; the host would keep it for ever else, were it the last of its session."""
     *_, last = factories.life(names.new_run_id("edge-1"))
     with db.session(engine) as session:
-        recorded = recording.refuse(session, "edge-1", factories.signed(last).encode(), "cannot be stored")
+        recorded = recording.refuse(session, Batch("edge-1", [factories.signed(last).encode()]), "cannot be stored")
     assert recorded.taken_in == {"edge-1": {last.epoch: last.seq}}
