@@ -11,6 +11,7 @@ pytest_plugins = (
     "tests.services.docker",
     "tests.services.wheels",
     "tests.services.system",
+    "tests.services.locked",
     "tests.services.sessions",
     "tests.services.proxy",
     "tests.services.offered",
