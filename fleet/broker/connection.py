@@ -92,12 +92,12 @@ def translated(address: Address) -> Iterator[None]:
 
 def unreachable(address: Address, exc: Exception) -> errors.BrokerUnavailable:
     """Return what to raise for an error of a connection, whichever library wrapped it."""
-    if refusal := tls.refusal(exc):
-        problem, remedy = refusal
-        return errors.BrokerUntrusted(f"the broker at {address} is not trusted: {problem}", remedy=remedy)
+    found = tls.refusal(exc)
+    if isinstance(found, tls.Untrusted):
+        return errors.BrokerUntrusted(f"the broker at {address} is not trusted: {found.problem}", remedy=found.remedy)
     return errors.BrokerUnavailable(
-        f"the broker at {address} cannot be reached ({exc})",
-        remedy="is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
+        f"the broker at {address} cannot be reached ({found.problem if found else exc})",
+        remedy=found.remedy if found else "is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
     )
 
 
