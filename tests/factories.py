@@ -21,8 +21,9 @@ from fleet.contracts.reports import Kind, Queued, Report
 from fleet.keyring import Keyring, Keyrings
 from fleet.models import Host, Principal
 from fleet.security import signing
-from fleet.security.identity import Level, PrincipalIdentity
+from fleet.security.identity import HostIdentity, Level, PrincipalIdentity
 from fleet.security.keys import KeyPair
+from fleet.security.trust import Statement, state
 from workers.control.voice import Voice
 
 
@@ -33,6 +34,13 @@ def key(name: str) -> KeyPair:
 
 def ring() -> Keyring:
     return Keyring([key("fleet")])
+
+
+def statement(*keys: str, version: int = 1, **principals: int) -> str:
+    """Return the fleet's word about itself, signed by all these keys; `principals` say whose credentials count."""
+    pairs = [key(name) for name in keys or ("fleet",)]
+    told = Statement(version=version, keys=tuple(pair.public for pair in pairs), principals=principals)
+    return state(told, {pair: Keyring([pair]).opener(pair.public).public for pair in pairs})
 
 
 class HeldKeyrings(Keyrings):
@@ -55,6 +63,12 @@ def enroll(session: Session, host: str, **more: Any) -> Host:
     enrollment.identify(found, ring())
     session.flush()
     return found
+
+
+def identity(host: str, **more: Any) -> HostIdentity:
+    """Return a host as its credential says who it is."""
+    values: dict[str, Any] = {"key": key(host).public, "enrolled_at": 1_700_000_000.0, "issued_at": 1_700_000_000.0}
+    return HostIdentity(host=host, **{**values, **more})
 
 
 def introduce(session: Session, *principals: str) -> None:

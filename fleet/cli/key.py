@@ -16,7 +16,7 @@ _COLUMNS = (
 
 @click.group("key", cls=Group)
 def group() -> None:
-    """List the fleet's signing keys, and change them while everything works.
+    """List and change the fleet's signing keys, while everything works.
 
     The newest key signs credentials and what hosts are told. `rotate` makes the next one, and everybody hears of it,
     signed by the present one; `retire` drops those before it, once every host has been online since.

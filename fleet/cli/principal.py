@@ -28,7 +28,7 @@ _COLUMNS = (
 
 @click.group("principal", cls=Group)
 def group() -> None:
-    """Make, list, change and revoke principals: the persons and programs that push.
+    """Make, list, change and revoke those who push: persons and programs, as principals.
 
     A principal pushes by a file that holds its key. How far it is trusted is its level: students and interns look,
     supervised ones change what can be changed back, autonomous ones do everything.
