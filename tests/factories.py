@@ -7,15 +7,18 @@ import hashlib
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from fleet import enrollment, inventory, names
+from fleet import credentials, enrollment, inventory, names
 from fleet.contracts.containers import Container
+from fleet.contracts.credentials import HostCredential
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Queued, Report
 from fleet.keyring import Keyring, Keyrings
@@ -23,8 +26,9 @@ from fleet.models import Host, Principal
 from fleet.security import signing
 from fleet.security.identity import HostIdentity, Level, PrincipalIdentity
 from fleet.security.keys import KeyPair
-from fleet.security.trust import Statement, state
+from fleet.security.trust import Statement, Trust, state
 from workers.control.voice import Voice
+from workers.host.own import Own
 
 
 def key(name: str) -> KeyPair:
@@ -41,6 +45,27 @@ def statement(*keys: str, version: int = 1, **principals: int) -> str:
     pairs = [key(name) for name in keys or ("fleet",)]
     told = Statement(version=version, keys=tuple(pair.public for pair in pairs), principals=principals)
     return state(told, {pair: Keyring([pair]).opener(pair.public).public for pair in pairs})
+
+
+def credential(host: str, *, fleet: str = "fleet", **more: Any) -> HostCredential:
+    """Return what a host keeps after enrollment; `more` are fields of its identity."""
+    who = identity(host, **more)
+    return HostCredential(
+        host=host,
+        broker_url=SecretStr(f"redis://h-{host}:secret@127.0.0.1:6379/0"),
+        private_key=key(host).secret(),
+        credential=Keyring([key(fleet)]).issue(who),
+        trust=statement(fleet),
+        labels=dict(who.labels),
+        enrolled_at=datetime.fromtimestamp(who.enrolled_at, UTC),
+    )
+
+
+def own(path: Path, host: str, **more: Any) -> Own:
+    """Return what a host's parts know of it, with its credential in that file."""
+    held = credential(host, **more)
+    credentials.save(path, held)
+    return Own(path, held)
 
 
 class HeldKeyrings(Keyrings):
@@ -158,8 +183,24 @@ def push(client: "redis.Redis", *reports: Report) -> None:
 
 def signed(*reports: Report) -> str:
     """Return reports of one sender as one item of its list."""
-    sender = reports[0].sender
-    return signing.sign_reports(sender, [report.model_dump_json() for report in reports], key(sender))
+    return sign(reports[0].sender, *(report.model_dump_json() for report in reports))
+
+
+def sign(sender: str, *reports: str) -> str:
+    """Return texts as one item of the sender's list, signed by its key, whatever they say."""
+    return signing.sign_reports(sender, reports, key(sender))
+
+
+def heard(client: "redis.Redis", host: str, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return what lies in a host's control list, oldest first, having made sure that the fleet says it to this host."""
+    items: Any = client.lrange(names.control(host), 0, -1)
+    trusted = Trust.in_keys([key("fleet").public])
+    found = []
+    for item in reversed(items):
+        text, principal = signing.check_control(item, [key(host).public], trust=trusted)
+        assert principal is None
+        found.append(json.loads(text))
+    return [word for word in found if kind in (None, word["kind"])]
 
 
 def send_raw(client: "redis.Redis", sender: str, item: str | bytes) -> None:

@@ -134,7 +134,7 @@ def sign_reports(sender: str, reports: Iterable[str], key: KeyPair) -> str:
     """Return reports of one sender as one item of its list."""
     texts = tuple(reports)
     signature = key.sign(Purpose.REPORTS, _covered_reports(sender, texts))
-    return json.dumps({"reports": texts, "signature": signature})
+    return json.dumps({"reports": texts, "signature": signature}, ensure_ascii=False)  # else up to three times as long
 
 
 def check_reports(item: bytes, sender: str, keys: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from sqlalchemy import Engine
 
 from fleet import db, errors, logs, names
 from fleet.contracts.control import ControlMessage, ReportsAcknowledged, ReportsMissing
-from workers.control import recording, watchers
+from workers.control import reading, recording, watchers
 from workers.control.attending import Attending
 from workers.control.gaps import Gaps
 from workers.control.recording import Batch, Recorded
@@ -274,20 +275,26 @@ class Ingest:
             self.publish(recorded)
 
     def _record_singly(self, batches: Iterable[Batch]) -> Recorded:
-        parts = []
+        parts: list[Recorded] = []
         for batch in batches:
             for item in batch.items:
-                try:
-                    with db.session(self._engine) as session:
-                        one = Batch(batch.sender, [item])
-                        parts.append(recording.record(session, [one], waits_for=self._gaps.waits_for))
-                except errors.FleetError:
-                    raise
-                except Exception as exc:  # noqa: BLE001 - as above
-                    log.warning("report.unprocessable", sender=batch.sender, reason=_kind(exc))
-                    with db.session(self._engine) as session:
-                        parts.append(recording.refuse(session, batch.sender, item, "cannot be stored"))
+                parts += self._record_one(Batch(batch.sender, [item]))
         return Recorded.joined(parts)
+
+    def _record_one(self, batch: Batch) -> list[Recorded]:
+        """Commit a batch of one item; where it cannot be stored, each report in it alone, and then without that one."""
+        try:
+            with db.session(self._engine) as session:
+                return [recording.record(session, [batch], waits_for=self._gaps.waits_for)]
+        except errors.FleetError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - as above
+            reason = _kind(exc)
+        if batch.place is None and (places := reading.places(batch.items[0])) > 1:
+            return [part for place in range(places) for part in self._record_one(replace(batch, place=place))]
+        log.warning("report.unprocessable", sender=batch.sender, reason=reason)
+        with db.session(self._engine) as session:
+            return [recording.refuse(session, batch, "cannot be stored")]
 
     def _settle(self, batches: Iterable[Batch]) -> None:
         for batch in batches:

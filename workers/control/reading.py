@@ -19,8 +19,8 @@ from fleet.contracts.reports import LARGEST, Kind, Queued, Report
 from fleet.security import signing
 from fleet.security.keys import PUBLIC_KEY
 
-#: Above the largest honest report: a full inventory of some thousand containers.
-LARGEST_ITEM = 4 * 1024 * 1024
+#: Twice the largest honest report (a full inventory of some thousand containers), since it is text within JSON here.
+LARGEST_ITEM = 2 * 4 * 1024 * 1024 + 1024
 #: How much of a refused item is kept as evidence.
 _EXCERPT = 200
 _CONTAINERS = TypeAdapter(tuple[Container, ...])
@@ -92,6 +92,11 @@ def read(item: bytes, sender: str, keys: Iterable[str]) -> list[Reading]:
     except errors.NotTrusted as exc:
         return [_refused(item, "not signed by its sender", exc.message)]
     return [_read_report(report.encode("utf-8", "replace"), sender) for report in reports]
+
+
+def places(item: bytes) -> int:
+    """Return how many reports an item holds that has been read."""
+    return len(json.loads(item)["reports"])
 
 
 def _read_report(item: bytes, sender: str) -> Reading:

@@ -31,6 +31,8 @@ class Batch:
     items: Sequence[bytes]
     #: whether the list may hold newer ones, too
     more: bool = False
+    #: of the reports in its one item only that at this place; None for all of them
+    place: int | None = None
 
     @property
     def from_principal(self) -> bool:
@@ -132,14 +134,15 @@ def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = 
     return Recorded(events, work.taken_in, frozenset(unattended), work.missing, frozenset(work.changed))
 
 
-def refuse(session: Session, sender: str, item: bytes, reason: str) -> Recorded:
-    """Put one item aside that the database would not take, and count its number as taken in."""
+def refuse(session: Session, batch: Batch, reason: str) -> Recorded:
+    """Put the one item of a batch aside that the database would not take, and count its number as taken in."""
     db.take(session, db.Lock.INGEST)
+    sender, (item,) = batch.sender, batch.items
     taken_in: dict[str, dict[int, int]] = {}
     digest = {"size": len(item), "sha256": hashlib.sha256(item).hexdigest()}
     members = inventory.accepted(session, [sender])
     refused = []
-    for found in reading.read(item, sender, members.get(sender, ())):
+    for found in _readings(batch, members.get(sender, ())):
         if found.epoch and found.seq and sender in members:
             newest = max(_load_cursors(session, [sender]).get((sender, found.epoch), 0), found.seq)
             _store_cursors(session, {(sender, found.epoch): newest})
@@ -161,7 +164,8 @@ def _keys_of_principals(session: Session, batches: Sequence[Batch]) -> dict[str,
 
 
 def _readings(batch: Batch, keys: Sequence[str]) -> list[Reading]:
-    return [found for item in batch.items for found in reading.read(item, batch.sender, keys)]
+    found = [each for item in batch.items for each in reading.read(item, batch.sender, keys)]
+    return found if batch.place is None else found[batch.place : batch.place + 1]
 
 
 def _take_from_principal(work: _Work, batch: Batch, items: Sequence[Reading]) -> None:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import redis
@@ -22,6 +23,9 @@ _RETRY_LONGEST = timedelta(seconds=2)
 _GATHER_SECONDS = 0.03
 #: Reports that are signed together: checking the signature costs the control plane as much as recording one of them.
 MOST_TOGETHER = 20
+#: In characters; the control plane reads items of bounded size (`workers.control.reading`), and a reply alone may have a
+#: quarter of this.
+_LONGEST_TOGETHER = 1024 * 1024
 #: After this long without a word of the control plane, it is looked whether the broker still has what it was given.
 _ACKNOWLEDGED_WITHIN = 30.0
 
@@ -93,11 +97,7 @@ class Sender:
 
     def send(self, reports: list[Outgoing]) -> None:
         """Send reports and results, signed, in one transaction of the broker, then remember that it has them."""
-        texts = [report.report for report in reports]
-        items = [
-            self._own.sign_reports(tuple(texts[begin : begin + MOST_TOGETHER]))
-            for begin in range(0, len(texts), MOST_TOGETHER)
-        ]
+        items = [self._own.sign_reports(tuple(texts)) for texts in _together(reports)]
         with self._client.pipeline(transaction=True) as pipe:
             pipe.lpush(names.reports(self._sender), *items)
             pipe.sadd(names.REPORTS_DIRTY, self._sender)
@@ -108,3 +108,17 @@ class Sender:
                     pipe.publish(key, signed)
             pipe.execute()
         self._outbox.mark_sent(reports)
+
+
+def _together(reports: Iterable[Outgoing]) -> Iterator[list[str]]:
+    """Yield reports that are signed together, in their order; none is too long to be signed alone."""
+    texts: list[str] = []
+    length = 0
+    for report in reports:
+        if len(texts) == MOST_TOGETHER or (texts and length + len(report.report) > _LONGEST_TOGETHER):
+            yield texts
+            texts, length = [], 0
+        texts.append(report.report)
+        length += len(report.report)
+    if texts:
+        yield texts
