@@ -96,6 +96,8 @@ class Stack:
         self._remember()
         self._supervisor.start(self._fleet("control"))
         self._admission.fit_principal(self._client)
+        if self._supervisor.watch(_at_once, seconds=_BROKER_SECONDS) is Outcome.STOPPING:
+            return Outcome.STOPPING
         # The first time, this makes a token while the control worker loads.
         self._supervisor.start(self._fleet("worker", "--host-id", self.host))
         outcome = self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)
@@ -164,3 +166,8 @@ class Stack:
                 "flower_user": self._settings.flower_user,
             }
         )
+
+
+def _at_once() -> bool:
+    """Be ready: only whether somebody asks to stop is to be known."""
+    return True
