@@ -96,28 +96,30 @@ def identity(host: str, **more: Any) -> HostIdentity:
     return HostIdentity(host=host, **{**values, **more})
 
 
+def principal(name: str, **more: Any) -> PrincipalIdentity:
+    """Return a principal as its credential says who it is: autonomous, for a hundred years."""
+    values: dict[str, Any] = {
+        "key": key(names.principal_sender(name)).public,
+        "level": Level.AUTONOMOUS,
+        "serial": 1,
+        "issued_at": datetime(2025, 1, 1, tzinfo=UTC).timestamp(),
+        "expires_at": datetime(2125, 1, 1, tzinfo=UTC).timestamp(),
+    }
+    return PrincipalIdentity(name=name, **{**values, **more})
+
+
 def introduce(session: Session, *principals: str) -> None:
     """Put autonomous principals on record."""
-    now = datetime(2025, 1, 1, tzinfo=UTC)
-    expires_at = datetime(2125, 1, 1, tzinfo=UTC)
     for name in principals:
-        public = key(names.principal_sender(name)).public
-        identity = PrincipalIdentity(
-            name=name,
-            key=public,
-            level=Level.AUTONOMOUS,
-            serial=1,
-            issued_at=now.timestamp(),
-            expires_at=expires_at.timestamp(),
-        )
+        who = principal(name)
         session.add(
             Principal(
                 id=name,
-                level=identity.level.value,
-                keys=[public],
-                credential=ring().issue(identity),
-                expires_at=expires_at,
-                created_at=now,
+                level=who.level.value,
+                keys=[who.key],
+                credential=ring().issue(who),
+                expires_at=datetime.fromtimestamp(who.expires_at, UTC),
+                created_at=datetime.fromtimestamp(who.issued_at, UTC),
                 created_by="alice",
             )
         )

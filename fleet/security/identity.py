@@ -147,5 +147,5 @@ def read(credential: str, fleet_key: str) -> HostIdentity | PrincipalIdentity:
     try:
         token = jwt.decode(credential, key, algorithms=[_ALGORITHM])
         return Claims.model_validate(token.claims).identity()
-    except (JoseError, ValidationError, ValueError, KeyError, TypeError, errors.InvalidValue) as exc:
+    except (JoseError, ValidationError, ValueError, KeyError, TypeError, RecursionError, errors.InvalidValue) as exc:
         raise errors.NotTrusted("a credential that the fleet has not signed") from exc

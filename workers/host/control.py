@@ -109,10 +109,10 @@ class ControlList:
                 self._require_right(principal, message)
             handler = self._handlers[message.kind]
         except errors.NotTrusted as exc:
-            self._on_refused(item, "not_trusted", exc.message)
+            self._refuse(item, "not_trusted", exc.message)
             return
         except errors.NotPermitted as exc:
-            self._on_refused(item, "not_permitted", exc.message)
+            self._refuse(item, "not_permitted", exc.message)
             return
         except (ValidationError, KeyError) as exc:  # a newer sender says more
             log.warning("control.unread", error=repr(exc)[:500], next="the message is dropped")
@@ -123,6 +123,12 @@ class ControlList:
             log.warning("control.failed", kind=message.kind, error=str(exc), next="the message is dropped")
         except Exception:
             log.exception("control.failed", kind=message.kind)
+
+    def _refuse(self, item: bytes, reason: str, detail: str) -> None:
+        try:
+            self._on_refused(item, reason, detail)
+        except sqlite3.Error as exc:  # what is said next counts all the same
+            log.warning("control.unreported", reason=reason, error=str(exc), next="the message is dropped")
 
     def _require_right(self, principal: PrincipalIdentity, message: ControlMessage) -> None:
         """Raise where a principal may not say that: it may end runs of hosts that it may push to, in its own name."""

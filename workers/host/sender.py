@@ -23,8 +23,8 @@ _RETRY_LONGEST = timedelta(seconds=2)
 _GATHER_SECONDS = 0.03
 #: Reports that are signed together: checking the signature costs the control plane as much as recording one of them.
 MOST_TOGETHER = 20
-#: In characters: the control plane reads items of bounded size (`workers.control.reading`), one reply alone may have
-#: a quarter of this.
+#: In characters; the control plane reads items of bounded size (`workers.control.reading`), and one reply may have a
+#: quarter of this.
 _LONGEST_TOGETHER = 1024 * 1024
 #: After this long without a word of the control plane, it is looked whether the broker still has what it was given.
 _ACKNOWLEDGED_WITHIN = 30.0
