@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from fleet import audit, clock, credentials, db, errors, names
 from fleet.contracts.control import ControlMessage
-from fleet.models import FleetKey, Principal
+from fleet.models import FleetKey, Host, Membership, Principal
 from fleet.security import identity, signing, trust
 from fleet.security.identity import HostIdentity, PrincipalIdentity
 from fleet.security.keys import KeyPair, decode
@@ -151,6 +151,15 @@ def statement(session: Session, ring: Keyring) -> str:
     changes = sum(1 if key.retired_at is None else 2 for key in everything) + sum(least.values())
     told = trust.Statement(version=changes, keys=tuple(key.public for key in ring.keys), principals=least)
     return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
+
+
+def unheard(session: Session) -> list[str]:
+    """Return the members that have not been seen since the newest key was made, and may not have heard of it."""
+    made_at = max((key.created_at for key in _known(session)), default=None)
+    if made_at is None:
+        return []
+    members = session.exec(select(Host).where(Host.membership == Membership.ACCEPTED)).all()
+    return sorted(host.id for host in members if host.last_seen_at is None or host.last_seen_at < made_at)
 
 
 def everything(session: Session) -> list[FleetKey]:

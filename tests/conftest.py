@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.services.docker",
     "tests.services.wheels",
     "tests.services.system",
+    "tests.services.locked",
     "tests.services.sessions",
     "tests.services.proxy",
     "tests.services.offered",

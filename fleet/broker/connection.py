@@ -65,10 +65,7 @@ def translated(address: Address) -> Iterator[None]:
     try:
         yield
     except redis.exceptions.AuthenticationError as exc:
-        raise errors.BrokerRefused(
-            f"the broker at {address} wants another password ({exc})",
-            remedy=f"put the right one into FLEET_BROKER_URL: {_form(address)}",
-        ) from exc
+        raise _unknown(address, exc) from exc
     except redis.exceptions.NoPermissionError as exc:
         raise errors.BrokerRefused(
             f"the broker at {address} does not let us do that ({exc})", remedy="check the broker user's permissions"
@@ -92,13 +89,30 @@ def translated(address: Address) -> Iterator[None]:
 
 def unreachable(address: Address, exc: Exception) -> errors.BrokerUnavailable:
     """Return what to raise for an error of a connection, whichever library wrapped it."""
-    if refusal := tls.refusal(exc):
-        problem, remedy = refusal
-        return errors.BrokerUntrusted(f"the broker at {address} is not trusted: {problem}", remedy=remedy)
+    found = tls.refusal(exc)
+    if isinstance(found, tls.Untrusted):
+        return errors.BrokerUntrusted(f"the broker at {address} is not trusted: {found.problem}", remedy=found.remedy)
     return errors.BrokerUnavailable(
-        f"the broker at {address} cannot be reached ({exc})",
-        remedy="is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
+        f"the broker at {address} cannot be reached ({found.problem if found else exc})",
+        remedy=found.remedy if found else "is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
     )
+
+
+def _unknown(address: Address, exc: Exception) -> errors.BrokerRefused:
+    """Return what to raise where the broker does not take user and password; it never says which of the two."""
+    user = address.username or ""
+    if user.startswith("p-"):
+        remedy = f"was principal {user[2:]!r} revoked, or its file replaced? `fleet principal list` says, where the "
+        remedy += "control plane runs; a broker that has just started anew knows it again within seconds"
+    elif user.startswith("h-"):
+        remedy = (
+            f"was host {user[2:]!r} put out of the fleet, or enrolled anew elsewhere? `fleet host list` says, where "
+        )
+        remedy += "the control plane runs; a broker that has just started anew knows it again within seconds"
+    else:
+        remedy = f"put the right one into FLEET_BROKER_URL: {_form(address)}"
+        return errors.BrokerRefused(f"the broker at {address} wants another password ({exc})", remedy=remedy)
+    return errors.BrokerRefused(f"the broker at {address} does not let {user!r} in ({exc})", remedy=remedy)
 
 
 def _form(address: Address) -> str:

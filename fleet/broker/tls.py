@@ -21,8 +21,8 @@ _WRONG_NAMES = frozenset({62, 64})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 
 
-class Untrusted(redis.ConnectionError):
-    """Whoever answers cannot show to be the broker; nothing was sent. Says what is wrong, and what to do about it."""
+class Unanswered(redis.ConnectionError):
+    """Somebody takes connections and answers nothing: a broker in trouble, or two that do not both speak TLS."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(f"{problem}; {remedy}")
@@ -30,24 +30,49 @@ class Untrusted(redis.ConnectionError):
         self.remedy = remedy
 
 
-class VerifiedConnection(redis.SSLConnection):
+class Untrusted(Unanswered):
+    """Whoever answers cannot show to be the broker; nothing was sent to it."""
+
+
+class _Introduced(redis.Connection):
+    """A connection that says what it may mean when the other side hangs up at the first word."""
+
+    hint: str
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
+        parent: Any = super()
+        try:
+            parent.on_connect_check_health(check_health=check_health)
+        except redis.ConnectionError as exc:
+            # Its subclasses are answers, such as a wrong password.
+            if type(exc) is not redis.ConnectionError or refusal(exc):
+                raise
+            raise Unanswered("it hangs up without an answer", self.hint) from exc
+
+
+class VerifiedConnection(_Introduced, redis.SSLConnection):
     """A connection by TLS, always verified; of the TLS options only `ssl_ca_data` counts."""
+
+    hint = "is it running? if it wants a client's certificate, set `tls-auth-clients no` there"
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         try:
             return context(self.ca_data).wrap_socket(sock, server_hostname=self.host)
         except ssl.SSLCertVerificationError as exc:
             raise Untrusted(*_distrust(exc, self.host, has_ca=self.ca_data is not None)) from exc
-        except TimeoutError as exc:
-            raise redis.TimeoutError("no answer to the TLS handshake; does it speak TLS on that port?") from exc
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError) as exc:
-            raise redis.ConnectionError("closed during the TLS handshake; does it speak TLS on that port?") from exc
+        except (TimeoutError, ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError) as exc:
+            problem = "it does not answer" if isinstance(exc, TimeoutError) else "it hangs up"
+            raise Unanswered(
+                f"{problem} in the TLS handshake", "is it running, and is that its TLS port (`tls-port`)?"
+            ) from exc
         except ssl.SSLError as exc:
             raise Untrusted(*_refusal(exc)) from exc
 
 
-class LoopbackConnection(redis.Connection):
+class LoopbackConnection(_Introduced):
     """A connection in plaintext, which goes nowhere but this machine, whatever a name resolves to."""
+
+    hint = "is it running, and without TLS on that port? for TLS write rediss://…"
 
     def _connect(self) -> socket.socket:
         parent: Any = super()
@@ -83,14 +108,14 @@ def options(address: Address) -> dict[str, Any]:
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, "ssl_ca_data": address.ca}
 
 
-def refusal(exc: BaseException) -> tuple[str, str] | None:
-    """Return problem and remedy where TLS is the cause of an error, however deep; None where it is not."""
+def refusal(exc: BaseException) -> Unanswered | None:
+    """Return what TLS, or its absence, has to do with an error of a connection, however deep; None for nothing."""
     cause: BaseException | None = exc
     while cause is not None:
-        if isinstance(cause, Untrusted):
-            return cause.problem, cause.remedy
-        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
-            return _refusal(cause)
+        if isinstance(cause, Unanswered):
+            return cause
+        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):  # after the handshake, in TLS 1.3
+            return Untrusted(*_refusal(cause))
         cause = cause.__cause__ or cause.__context__
     return None
 

@@ -68,7 +68,10 @@ def retire() -> None:
     from fleet import clock, keyring, members, principals
 
     settings = invocation.current().settings()
-    invocation.confirm("Let all keys but the newest count no more?")
+    with invocation.database(settings) as session:
+        left = keyring.unheard(session)
+    listed = f" These hosts have not been online since it was made: {', '.join(left[:10])}" if left else ""
+    invocation.confirm(f"Let all keys but the newest count no more?{listed}{' …' if len(left) > 10 else ''}")
     with invocation.control_plane(settings) as control:
         # what the former key has signed is signed anew before nobody believes it
         principals.renew(control.session, control.ring, now=clock.now())

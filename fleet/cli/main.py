@@ -27,6 +27,7 @@ ENTRIES = {
     "task": Entry("fleet.cli.task:group", "List, show, wait for, cancel and retry tasks.", _TASKS),
     "principal": Entry("fleet.cli.principal:group", "Make, list, change and revoke those who push.", _LOOK),
     "key": Entry("fleet.cli.key:group", "List and change the fleet's signing keys.", _LOOK),
+    "broker": Entry("fleet.cli.broker:group", "Prepare a broker that is not Fleet's own.", _LOOK),
     "audit": Entry("fleet.cli.audit:group", "Read the audit: who did what, on which host, when.", _LOOK),
     "health": Entry("fleet.cli.health:command", "Say whether a worker or the control plane is alive.", _LOOK),
     "doctor": Entry("fleet.cli.doctor:command", "Check everything Fleet needs, and say what to do.", _LOOK),

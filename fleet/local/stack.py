@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Enough for a slow disk and a long append-only file; Ctrl-C works meanwhile.
 _BROKER_SECONDS = 60.0
 _READY_SECONDS = 20.0
+#: Long enough to hear that somebody asked to stop meanwhile.
+_GLANCE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,8 @@ class Stack:
         self._remember()
         self._supervisor.start(self._fleet("control"))
         self._admission.fit_principal(self._client)
+        if self._supervisor.watch(seconds=_GLANCE_SECONDS) is Outcome.STOPPING:
+            return Outcome.STOPPING
         # The first time, this makes a token while the control worker loads.
         self._supervisor.start(self._fleet("worker", "--host-id", self.host))
         outcome = self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)

@@ -84,7 +84,7 @@ KEYS = (
         writer="host X",
         reader="principals, control, host X",
         ttl="35 s",
-        may={"host": "set get del", "principal": "exists mget", "control": "del"},
+        may={"host": "set get mget del", "principal": "exists mget", "control": "del"},
     ),
     Key(
         name="fleet:inventory:X",

@@ -1,8 +1,8 @@
 """Refusals: what a worker did not take is reported, and a copy is kept among the dead letters for whoever looks at it.
 
-What nobody has signed who may says nothing of the run that it names, so its report is of no run; one that was signed
+What nobody has signed who may says nothing about the run that it names, so its report is of no run; one that was signed
 and is refused ends its run (`Journal.refuse`). Of a flood every refusal is counted, and not every one is written down:
-else whoever can write to a list of this host could fill its disk and the audit.
+whoever can write to a list of this host could fill its disk and the audit otherwise.
 """
 
 import json

@@ -1,0 +1,180 @@
+"""What a principal does with the broker, in small pieces, by the code that its program or command line runs."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import kombu
+import pytest
+
+from fleet import errors, names, presence, settings
+from fleet.broker import results
+from fleet.cli import ps
+from fleet.cli.waiting import Earlier
+from fleet.client import Fleet
+from tests.hostile.stage import HOST, Needs, Stage
+from tests.services.locked import PRINCIPAL
+from tests.services.waiting import until
+
+REPORTS = names.reports(names.principal_sender(PRINCIPAL))
+
+
+def push(stage: Stage) -> None:
+    with _fleet(stage) as fleet:
+        fleet.push("fleet.host.ping", on=HOST)
+    assert stage.admin.llen(names.queue(HOST)) == 1
+    assert stage.admin.llen(REPORTS) == 1
+    assert stage.admin.smembers(names.REPORTS_DIRTY) == {"p:alice"}
+
+
+def push_to_nobody(stage: Stage) -> None:
+    with _fleet(stage) as fleet, pytest.raises(errors.HostNotEnrolled):
+        fleet.dispatcher.require_host("h2", queues=False)
+
+
+def cancel(stage: Stage) -> None:
+    with _fleet(stage) as fleet:
+        fleet.cancel(names.new_run_id(HOST))
+    assert stage.admin.llen(names.control(HOST)) == 1
+
+
+def wait_for_the_record(stage: Stage) -> None:
+    with _fleet(stage) as fleet:
+        batch = fleet.push("fleet.host.ping", on=HOST)
+        assert not fleet.recorded(batch, timeout=0)
+
+
+def get_a_result(stage: Stage) -> None:
+    with _fleet(stage) as fleet, ThreadPoolExecutor(1) as pool:
+        waited = fleet.push("fleet.host.ping", on=HOST).results[0]
+        reply = pool.submit(waited.get, timeout=4)
+        until(lambda: _has_looked(stage) or reply.done(), "it has looked once, and waits")
+        _answer(stage, waited.id)
+        assert reply.result()["host"] == HOST
+        until(lambda: not stage.admin.pubsub_numsub(names.result(waited.id))[0][1], "it waits no longer", timeout=2)
+
+
+def look_at_a_result(stage: Stage) -> None:
+    with _fleet(stage) as fleet:
+        run = names.new_run_id(HOST)
+        _answer(stage, run)
+        assert fleet.dispatcher.result(run).state == "SUCCESS"
+
+
+def get_a_result_over_a_broken_connection(stage: Stage) -> None:
+    with _fleet(stage) as fleet, ThreadPoolExecutor(1) as pool:
+        waited = fleet.push("fleet.host.ping", on=HOST).results[0]
+        reply = pool.submit(waited.get, timeout=4)
+        until(lambda: _has_looked(stage) or reply.done(), "it has looked once, and waits")
+        with stage.admin.pipeline(transaction=True) as pipe:  # what comes now is not told to anybody
+            pipe.client_kill_filter(_type="pubsub")
+            pipe.set(names.result(waited.id), _result(waited.id))
+            pipe.execute()
+        assert reply.result()["host"] == HOST
+
+
+def watch(stage: Stage) -> None:
+    with _fleet(stage) as fleet, fleet.watch() as watching:
+        stage.admin.publish(names.WATCH, json.dumps({"event": "news"}))
+        assert next(watching.events(timeout=2)) == {"event": "news"}
+
+
+def see_who_is_present(stage: Stage) -> None:
+    assert presence.read(stage.client(), [HOST]) == {HOST: None}, "what lies there is no heartbeat"
+
+
+def see_containers(stage: Stage) -> None:
+    stage.admin.set(names.inventory(HOST), json.dumps({"containers": []}))
+    with _fleet(stage) as fleet:
+        assert ps._inventories(fleet, [HOST]) == {HOST: []}
+
+
+def ask_for_a_task_that_nobody_knows(stage: Stage) -> None:
+    stage.admin.set(names.CONTROL_LEASE, "somebody's")
+    with _fleet(stage) as fleet, pytest.raises(errors.NotFound):
+        Earlier(fleet=fleet, run_ids=())._refuse_unknown([names.new_run_id(HOST)])
+
+
+def fetch_its_credential(stage: Stage) -> None:
+    stage.admin.hset(names.PRINCIPALS, PRINCIPAL, "credential")
+    assert stage.client().hget(names.PRINCIPALS, PRINCIPAL) == "credential"
+
+
+def fetch_the_fleets_keys(stage: Stage) -> None:
+    stage.admin.set(names.TRUST, "keys")
+    assert stage.client().get(names.TRUST) == "keys"
+
+
+NEEDS: Needs = MappingProxyType(
+    {
+        "": {
+            "+ping": push,
+            "+time": push,
+            "+multi": push,
+            "+exec": push,
+            "+client|setname": push,
+            "+client|setinfo": push,
+        },
+        "fleet:h:*:q": {"%W~fleet:h:*:q": push, "+lpush": push, "+llen": push},
+        "fleet:h:*:ctl": {"%W~fleet:h:*:ctl": cancel, "+lpush": cancel},
+        "fleet:presence:*": {"%R~fleet:presence:*": push, "+exists": push, "+mget": see_who_is_present},
+        "fleet:inventory:*": {"%R~fleet:inventory:*": see_containers, "+mget": see_containers},
+        "fleet:reports:p:alice": {"~fleet:reports:p:alice": push, "+lpush": push, "+lpos": wait_for_the_record},
+        "fleet:reports:dirty": {"%W~fleet:reports:dirty": push, "+sadd": push},
+        "fleet:hosts": {
+            "%R~fleet:hosts": push,
+            "+hget": push,
+            "+hgetall": push,
+            "+hkeys": push_to_nobody,
+            "+hexists": cancel,
+        },
+        "fleet:principals": {"%R~fleet:principals": fetch_its_credential, "+hget": fetch_its_credential},
+        "fleet:trust": {"%R~fleet:trust": fetch_the_fleets_keys, "+get": fetch_the_fleets_keys},
+        "fleet:control:lease": {
+            "%R~fleet:control:lease": ask_for_a_task_that_nobody_knows,
+            "+exists": ask_for_a_task_that_nobody_knows,
+        },
+        "celery-task-meta-*:*": {
+            "%R~celery-task-meta-*:*": look_at_a_result,
+            "+get": look_at_a_result,
+            "+mget": get_a_result_over_a_broken_connection,
+        },
+        "&celery-task-meta-*:*": {
+            "&celery-task-meta-*:*": get_a_result,
+            "&fleet:watch": watch,
+            "+subscribe": watch,
+            "+unsubscribe": get_a_result,
+        },
+    }
+)
+
+
+@contextmanager
+def _fleet(stage: Stage) -> Iterator[Fleet]:
+    """Open the principal's fleet, in which one host is enrolled and connected."""
+    entry = {"labels": {}, "membership": "accepted", "availability": "active"}
+    stage.admin.hset(names.HOSTS, HOST, json.dumps(entry))
+    stage.admin.set(names.presence(HOST), "a heartbeat")
+    kombu.pools.reset()  # shared by the whole process, with connections that were made under other rules
+    fleet = Fleet(settings.load(state_dir=stage.directory, broker_url=stage.url, principal=PRINCIPAL))
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def _has_looked(stage: Stage) -> bool:
+    return any(each["user"] == stage.user and each["cmd"] == "get" for each in stage.admin.client_list())
+
+
+def _result(run: str) -> str:
+    reply: dict[str, Any] = {"host": HOST, "echo": "", "time": 1.0}
+    return json.dumps(results.success_meta(run, reply, date_done="2026-01-01T00:00:00+00:00"))
+
+
+def _answer(stage: Stage, run: str) -> None:
+    stage.admin.set(names.result(run), _result(run))
+    stage.admin.publish(names.result(run), _result(run))
