@@ -1,5 +1,6 @@
 """What somebody reads whose broker cannot be reached by TLS: one line that says what is wrong, and what to do."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from fleet import credentials, tokens
+from fleet.certificates import main
 from fleet.contracts.enrollment import Credential
 from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker, free_port
@@ -184,3 +186,17 @@ def test_a_servers_certificate_is_no_ca(bare: Cli, certificates: Certificates) -
     done = bare("ps", FLEET_BROKER_URL="rediss://b.example", FLEET_BROKER_CA=str(certificates.server("b.example")))
     assert done.code == 2
     assert "has a certificate in it that is no CA's" in done.error
+
+
+def test_the_doctor_says_until_when_the_certificate_is_good(
+    bare: Cli, tls_broker: Broker, serve: Serve, certificates: Certificates, tmp_path: Path
+) -> None:
+    done = bare("doctor", FLEET_BROKER_URL=tls_broker.url, FLEET_BROKER_CA=str(certificates.ca))
+    assert re.search(r"warn\s+certificate\s+the broker's is good until 20", done.out), done.out
+    assert "give the broker a new one in time: afterwards nobody connects" in done.out
+    assert main([str(tmp_path / "made"), "127.0.0.1"]) == 0
+    both = tmp_path / "both.pem"
+    both.write_bytes((tmp_path / "made" / "server.pem").read_bytes() + (tmp_path / "made" / "server.key").read_bytes())
+    ca = str(tmp_path / "made" / "ca.pem")
+    done = bare("doctor", FLEET_BROKER_URL=serve(both).url, FLEET_BROKER_CA=ca)
+    assert re.search(r"ok\s+certificate\s+the broker's is good until 20", done.out), done.out
