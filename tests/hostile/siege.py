@@ -217,9 +217,7 @@ def siege_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="module")
-def besieged(
-    siege_broker: Broker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Siege]]:
+def besieged(siege_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Siege]]:
     """Make fleets without any process yet, on this module's broker; one at a time."""
     made: list[Siege] = []
     patch = pytest.MonkeyPatch()
