@@ -16,6 +16,7 @@ pytest_plugins = (
     "tests.services.sessions",
     "tests.services.proxy",
     "tests.services.offered",
+    "tests.hostile.siege",
 )
 
 #: A test of both brokers and both databases runs on these pairs: each of the four, and half the time.

@@ -29,6 +29,9 @@ _RETRY = timedelta(seconds=1)
 #: Messages that are read at once before the worker begins to work.
 _PAGE = 200
 
+#: Above the longest honest word: the fleet's of whose credentials count, for some 100,000 principals. In bytes.
+_LARGEST = 4 * 1024 * 1024
+
 #: Acts upon one kind of `fleet.contracts.control` messages.
 Handler = Callable[[Any], object]
 
@@ -103,6 +106,8 @@ class ControlList:
     def handle(self, item: bytes) -> None:
         """Act upon one message; one that nobody has said who may is refused, what cannot be read is dropped."""
         try:
+            if len(item) > _LARGEST:
+                raise errors.NotTrusted(f"{len(item):,} bytes, which are not read")
             text, principal = self._own.read_word(item)
             message = READER.validate_json(text)
             if principal is not None:
