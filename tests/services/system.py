@@ -94,11 +94,11 @@ class System:
         self.parts.append(part)
         return part
 
-    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run `fleet …` to its end, as somebody who has the control plane's settings."""
+    def command(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run `fleet …` to its end, as somebody who has the control plane's settings, or others."""
         return subprocess.run(
             [sys.executable, "-m", "fleet", *words],
-            env=self.environment(),
+            env=self.environment(**environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
