@@ -207,11 +207,11 @@ def _keep_still(session: Session) -> None:
 
 
 def _joiner(token: EnrollmentToken) -> acl.User:
-    return acl.joiner(token.id, [token.broker_hash])
+    return acl.joiner(token.id, [token.broker_hash] if token.broker_hash else [])
 
 
 def _usable(token: EnrollmentToken, *, now: datetime | None) -> bool:
     moment = now or clock.now()
-    if token.revoked_at is not None or token.expires_at + _ANSWER_READ_WITHIN < moment:
+    if not token.broker_hash or token.revoked_at is not None or token.expires_at + _ANSWER_READ_WITHIN < moment:
         return False
     return token.uses_left > 0 or (token.used_at or token.created_at) + _ANSWER_READ_WITHIN > moment

@@ -22,7 +22,7 @@ from fleet.contracts.credentials import HostCredential
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Queued, Report
 from fleet.keyring import Keyring, Keyrings
-from fleet.models import Host, Principal
+from fleet.models import FleetKey, Host, Principal
 from fleet.security import signing
 from fleet.security.identity import HostIdentity, Level, PrincipalIdentity
 from fleet.security.keys import KeyPair
@@ -66,6 +66,12 @@ def own(path: Path, host: str, **more: Any) -> Own:
     held = credential(host, **more)
     credentials.save(path, held)
     return Own(path, held)
+
+
+def found(session: Session) -> None:
+    """Put the fleet's key of these tests on record, as the first one."""
+    session.add(FleetKey(number=1, public=key("fleet").public, created_at=datetime(2025, 1, 1, tzinfo=UTC)))
+    session.flush()
 
 
 class HeldKeyrings(Keyrings):

@@ -13,8 +13,8 @@ class EnrollmentToken(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=32)
     #: SHA-256 of the secret part, hexadecimal
     secret_hash: str = Field(max_length=64)
-    #: SHA-256 of the password of its broker user, hexadecimal
-    broker_hash: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
+    #: SHA-256 of the password of its broker user, hexadecimal; None of one that was made before there were such users
+    broker_hash: str | None = Field(default=None, max_length=64)
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str
     expires_at: datetime = Field(sa_type=UtcDateTime)

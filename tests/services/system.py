@@ -1,6 +1,7 @@
 """A fleet for tests: control worker and host workers as processes of their own, on a real broker and database."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from fleet.client import Fleet
 from fleet.contracts.presence import Heartbeat
 from fleet.keyring import Keyring
 from fleet.models import AuditEvent, EnrollmentToken, Run
+from fleet.security import signing
 from fleet.security.identity import Level
+from fleet.security.keys import KeyPair
 from fleet.settings import Settings
 from tests.services.broker import Broker
 from tests.services.waiting import until
@@ -59,6 +62,7 @@ class System:
     packages: list[Path] = field(default_factory=list)
     _fleet: Fleet | None = None
     _redis: "redis.Redis | None" = None
+    _genuine: str | None = None
 
     def __post_init__(self) -> None:
         self.introduce("alice")
@@ -196,6 +200,29 @@ class System:
         """The broker, as somebody who may do everything there."""
         self._redis = self._redis or self.broker.connect()
         return self._redis
+
+    def item_of(self, run_id: str) -> str:
+        """Return the queue item of a run of alice's, byte for byte, while its report is yet to be taken in."""
+        for item in self.redis.lrange(names.reports("p:alice"), 0, -1):
+            for report in map(json.loads, json.loads(item)["reports"]):
+                if report["run"] == run_id:
+                    return str(report["data"]["message"])
+        raise AssertionError("the report has been taken in already")
+
+    def genuine(self) -> dict[str, Any]:
+        """Return the message of a ping for h1 that ran, to be changed."""
+        if self._genuine is None:
+            control = self.parts[0].process
+            control.send_signal(signal.SIGSTOP)
+            self._genuine = self.item_of(self.fleet.push("fleet.host.ping", on="h1").run_ids[0])
+            control.send_signal(signal.SIGCONT)
+        found: dict[str, Any] = json.loads(self._genuine)
+        return found
+
+    def sign(self, message: dict[str, Any], *, by: str = "alice") -> None:
+        """Sign a message in place as that principal, whatever it says."""
+        held = credentials.load_principal(self.settings.principal_path(by), name=by)
+        signing.sign_message(message, KeyPair.read(held.private_key.get_secret_value()), held.credential)
 
     def record(self, run_id: str, *, state: str) -> Run:
         """Return the ledger's record of a run, once it is in that state."""

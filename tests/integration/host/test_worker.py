@@ -7,14 +7,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from celery import group
 
-from fleet import db, errors, inventory, names, presence
+from fleet import db, errors, inventory, names, presence, runs
 from fleet.clock import now
 from fleet.contracts.presence import Presence
 from fleet.dispatch import RunSignature
+from tests import factories
 from tests.services.availability import missing
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
@@ -37,17 +39,13 @@ def host(system: System) -> str:
     return "h1"
 
 
+#: Changes a kombu message in place.
+Change = Callable[[dict[str, Any]], object]
+
+
 def push(system: System, task: str, *, host: str = "h1", expires: float | None = None, **arguments: object) -> str:
     """Push and return the run's id."""
     return system.fleet.push(task, on=host, arguments=arguments, expires=expires).run_ids[0]
-
-
-def item_of(system: System, run_id: str) -> str:
-    """Return the queue item of a run, byte for byte, as the ledger has it or had it."""
-    for report in system.redis.lrange(names.reports("p:alice"), 0, -1):
-        if json.loads(report)["run"] == run_id:
-            return str(json.loads(report)["data"]["message"])
-    raise AssertionError("the report has been taken in already")
 
 
 class TestLife:
@@ -116,7 +114,7 @@ def test_groups_of_signatures_bring_one_reply_a_member(system: System, host: str
 def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -> None:
     system.parts[0].process.send_signal(signal.SIGSTOP)  # so that the report is still there to read
     run_id = push(system, "fleet.host.ping")
-    item = item_of(system, run_id)
+    item = system.item_of(run_id)
     system.redis.lpush(names.queue(host), *[item] * 100)
     until(lambda: system.redis.llen(names.queue(host)) == 0, "the queue is drained")
     system.parts[0].process.send_signal(signal.SIGCONT)
@@ -162,59 +160,135 @@ def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
     assert system.redis.llen(names.inbox(host, 1)) == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda m: m["headers"]["fleet"].update(host="h2"), "misdirected"),
-        (lambda m: m["headers"].update(task="celery.backend_cleanup"), "unknown_task"),
-        (lambda m: m["headers"].update(task="fleet.beat.heartbeat"), "unknown_task"),
-        (lambda m: m.update(body='[[], {"echo": 1}, {}]'), "invalid_arguments"),
-        (lambda m: m.update(body='[[], {"ecko": "x"}, {}]'), "invalid_arguments"),
-        (lambda m: m.update(body='[["x"], {}, {}]'), "invalid_arguments"),
-        (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
-        (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(v=2), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(metadata={"x": json.loads("[" * 300 + "]" * 300)}), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(metadata={"x": "\ud800"}), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(not_after=-1e300), "malformed"),
-        (lambda m: m.update(body='[[], {"\\ud800": "x"}, {}]'), "invalid_arguments"),
-        (lambda m: m.update({"content-type": "application/x-python-serialize"}), "malformed"),
-        (lambda m: m["headers"].update(eta="2099-01-01T00:00:00+00:00"), "malformed"),
-        (lambda m: m["headers"].update(expires=1), "malformed"),
-    ],
-)
-def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
-    system: System, host: str, change: object, reason: str
+#: What makes a message one that its host rejects, though a principal has signed it for this host.
+REJECTED: list[tuple[Change, str]] = [
+    (lambda m: m["headers"].update(task="celery.backend_cleanup"), "unknown_task"),
+    (lambda m: m["headers"].update(task="fleet.beat.heartbeat"), "unknown_task"),
+    (lambda m: m.update(body='[[], {"echo": 1}, {}]'), "invalid_arguments"),
+    (lambda m: m.update(body='[[], {"ecko": "x"}, {}]'), "invalid_arguments"),
+    (lambda m: m.update(body='[["x"], {}, {}]'), "invalid_arguments"),
+    (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
+    (lambda m: m.update(body='[[], {"echo": "x", "echo": "y"}, {}]'), "malformed"),
+    (lambda m: m.update(body='[[], {"echo": NaN}, {}]'), "malformed"),
+    (lambda m: m.update(body="[" * 10_000), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(metadata={"x": json.loads("[" * 300 + "]" * 300)}), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(metadata={"x": "\ud800"}), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(not_after=-1e300), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(submitted_at=time.time() - 40 * 86_400), "stale"),
+    (lambda m: m["headers"]["fleet"].update(submitted_at=time.time() + 86_400), "from_the_future"),
+    (lambda m: m.update(body='[[], {"\\ud800": "x"}, {}]'), "invalid_arguments"),
+    (lambda m: m.update({"content-type": "application/x-python-serialize"}), "malformed"),
+    (lambda m: m["headers"].update(eta="2099-01-01T00:00:00+00:00"), "malformed"),
+    (lambda m: m["headers"].update(expires=1), "malformed"),
+]
+#: What makes it nobody's word to this host, though a principal has signed it.
+REFUSED: list[tuple[Change, str]] = [
+    (lambda m: m["headers"]["fleet"].update(host="h2"), "misdirected"),
+    (lambda m: m["headers"]["fleet"].update(host_key=factories.key("h1").public), "misdirected"),
+    (lambda m: m["headers"].update(id=names.new_run_id("h2")), "misdirected"),
+    (lambda m: m["headers"].update(id="h1:x"), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(v=3), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(submitted_by="bob"), "not_trusted"),
+]
+
+
+def tampered(system: System, change: Change, *, signed: bool) -> tuple[str, str]:
+    """Return a message that was changed, as a queue item, and the id of its run."""
+    message = system.genuine()
+    message["headers"]["id"] = names.new_run_id("h1")
+    if signed:
+        change(message)
+        system.sign(message)
+    else:
+        system.sign(message)
+        change(message)
+    return json.dumps(message), message["headers"]["id"]
+
+
+def refusals(system: System, count: int) -> dict[str | None, str]:
+    """Wait for so many messages that were refused; return the reasons, by the runs that they claim to be."""
+    until(lambda: len(system.events("message.refused")) >= count, "the refusals are on record")
+    return {event.data.get("run"): event.data["reason"] for event in system.events("message.refused")}
+
+
+def states(system: System) -> dict[str, str]:
+    with db.session(system.engine, write=False) as session:
+        return {run.id: run.state for run in runs.listing(session)}
+
+
+def test_a_message_that_is_signed_and_cannot_be_carried_out_is_rejected_with_the_reason(
+    system: System, host: str
 ) -> None:
-    system.parts[0].process.send_signal(signal.SIGSTOP)
-    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
-    run_id = names.new_run_id(host)
-    template["headers"]["id"] = run_id
-    change(template)  # type: ignore[operator]
-    system.redis.lpush(names.queue(host), json.dumps(template))
-    system.parts[0].process.send_signal(signal.SIGCONT)
-    run = system.record(run_id, state="rejected")
-    assert run.error is not None
-    assert run.error["kind"] == reason
-    with pytest.raises(errors.TaskRejected):
-        system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+    expected = {}
+    for change, reason in REJECTED:
+        item, run_id = tampered(system, change, signed=True)
+        system.redis.lpush(names.queue(host), item)
+        expected[run_id] = reason
+    found = {run_id: (system.record(run_id, state="rejected").error or {})["kind"] for run_id in expected}
+    assert found == expected
+    for run_id in expected:
+        with pytest.raises(errors.TaskRejected):
+            system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+    assert system.events("message.refused") == []
+
+
+def test_the_same_without_a_new_signature_is_nobodys_and_says_nothing_about_a_run(system: System, host: str) -> None:
+    expected: dict[str | None, str] = {}
+    for change, _reason in REJECTED:
+        item, run_id = tampered(system, change, signed=False)
+        system.redis.lpush(names.queue(host), item)
+        expected[run_id] = "not_trusted"
+    assert refusals(system, len(expected)) == expected
+    assert set(states(system).values()) == {"succeeded"}, "only the one that was pushed is known"
+    assert not any(system.redis.exists(names.result(str(run_id))) for run_id in expected)
+
+
+def test_what_is_signed_for_another_machine_or_in_anothers_name_is_refused(system: System, host: str) -> None:
+    system.introduce("bob")
+    expected: dict[str | None, str] = {}
+    for change, reason in REFUSED:
+        item, run_id = tampered(system, change, signed=True)
+        system.redis.lpush(names.queue(host), item)
+        expected[None if run_id == "h1:x" else run_id] = reason
+    assert refusals(system, len(REFUSED)) == expected
+    assert set(states(system).values()) == {"succeeded"}
+
+
+def test_a_forged_copy_does_not_touch_the_run_that_it_names(system: System, host: str) -> None:
+    system.parts[-1].stop()
+    (run_id,) = system.fleet.push("fleet.host.ping", on=host, offline="queue").run_ids
+    (item,) = system.redis.lrange(names.queue(host), 0, -1)
+    system.redis.delete(names.queue(host))
+    forged = json.loads(item)
+    forged["body"] = '[[], {"echo": "another"}, {}]'
+    system.redis.lpush(names.queue(host), json.dumps(forged))
+    system.start_worker(host)
+    assert refusals(system, 1) == {run_id: "not_trusted"}
+    assert states(system) == {run_id: "queued"}
+    system.redis.lpush(names.queue(host), item)
+    assert system.record(run_id, state="succeeded").reply["echo"] == ""  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
-    "encode", [lambda t: t.encode("utf-16"), lambda t: t.replace("bob", "\ud800").encode("utf-8", "surrogatepass")]
+    ("origin", "encode"),
+    [
+        ("bob", lambda message: json.dumps(message).encode("utf-16")),
+        ("\ud800", lambda message: json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")),
+    ],
+    ids=["UTF-16", "half a surrogate pair"],
 )
 def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
-    system: System, host: str, encode: Callable[[str], bytes]
+    system: System, host: str, origin: str, encode: Callable[[object], bytes]
 ) -> None:
     """Python reads both as JSON, and the journal stores neither."""
-    system.parts[0].process.send_signal(signal.SIGSTOP)
-    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
+    message = system.genuine()
     run_id = names.new_run_id(host)
-    template["headers"].update(id=run_id, origin="bob")
-    system.redis.lpush(names.queue(host), encode(json.dumps(template)))
+    message["headers"].update(id=run_id, origin=origin)
+    system.sign(message)
+    system.redis.lpush(names.queue(host), encode(message))
     (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
     assert outcome.state == "succeeded"
-    system.parts[0].process.send_signal(signal.SIGCONT)
     assert system.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
 
 

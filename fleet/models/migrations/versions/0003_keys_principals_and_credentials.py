@@ -43,7 +43,7 @@ def upgrade() -> None:
     op.add_column("host", sa.Column("suspect", sa.String(200)))
     op.add_column("host", sa.Column("token_id", sa.String(32)))
     op.add_column("enrollment_token", sa.Column("used_at", MOMENT))
-    op.add_column("enrollment_token", sa.Column("broker_hash", sa.String(64), nullable=False, server_default=""))
+    op.add_column("enrollment_token", sa.Column("broker_hash", sa.String(64)))
 
 
 def downgrade() -> None:
