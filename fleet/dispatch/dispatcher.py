@@ -66,7 +66,7 @@ class Dispatcher:
         app.backend.check = self.signer.check_result
         # Celery binds a task's class to one app: of a class that two principals of a process shared, each would push by
         # the login and the key of whoever came last.
-        bound: type[ContractTask] = types.new_class(ContractTask.__name__, (ContractTask,))
+        bound: type[ContractTask] = types.new_class("BoundTask", (ContractTask,))
         for contract in registry.known().values():
             self.app.register_task(bound(contract, self))
 

@@ -140,6 +140,7 @@ class Session:
             clock=broker_clock,
             on_superseded=self._give_way,
             on_refused=self._refusals.report,
+            pushed_by=self._journal.pushed_by,
         )
         pulse = Pulse()
         self._heartbeat = HeartbeatWriter(
