@@ -123,3 +123,17 @@ def test_every_library_reads_the_same_in_its_url(
     by_kombu = url_to_parts(url)
     assert ";" not in url
     assert by_kombu == ("rediss", host, port, username, password, str(database), {})
+
+
+@given(text=st.text(), scheme=st.sampled_from(["", "redis://", "rediss://", "rediss://u:p@"]))
+def test_whatever_is_written_is_an_address_or_one_line_that_names_the_field(text: str, scheme: str) -> None:
+    said = "broker_url: "
+    try:
+        found = address.parse(scheme + text)
+    except errors.InvalidValue as exc:
+        said = str(exc)
+    else:
+        assert found.tls or address.is_loopback(found.host)
+        assert address.parse(found.url) == found
+    assert said.startswith("broker_url: ")
+    assert "\n" not in said
