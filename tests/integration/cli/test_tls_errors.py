@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from fleet import credentials, tokens
 from fleet.certificates import main
-from fleet.contracts.enrollment import Credential
+from fleet.contracts.credentials import HostCredential
+from tests import factories
 from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker, free_port
 from tests.services.tls import Certificates, redis_server
@@ -69,7 +70,7 @@ def test_the_doctor_finds_it(bare: Cli) -> None:
 
 
 def test_a_host_takes_no_such_address_from_a_token_a_flag_or_a_credential(bare: Cli) -> None:
-    token = tokens.new(broker_url=PLAINTEXT).text()
+    token = tokens.new(broker_url=PLAINTEXT, fleet="f" * 43).text()
     for words in (("enroll", token), ("worker", "--token", token)):
         done = bare(*words, "--host-id", "h1")
         assert done.code == 2
@@ -81,7 +82,15 @@ def test_a_host_takes_no_such_address_from_a_token_a_flag_or_a_credential(bare: 
     assert done.code == 2
     assert "--broker-url: 'redis://:***@broker.example:6379/0' would send everything in plaintext" in done.error
     path = Path(bare.environment["FLEET_STATE_DIR"]) / "hosts" / "h1" / "credential.json"
-    credentials.save(path, Credential(host="h1", broker_url=SecretStr(PLAINTEXT), enrolled_at=datetime.now(UTC)))
+    held = HostCredential(
+        host="h1",
+        broker_url=SecretStr(PLAINTEXT),
+        private_key=factories.key("h1").secret(),
+        credential=factories.ring().issue(factories.identity("h1")),
+        trust=factories.statement(),
+        enrolled_at=datetime.now(UTC),
+    )
+    credentials.save(path, held)
     done = bare("worker", "--host-id", "h1")
     assert done.code == 4
     assert f"credential {path}: broker_url: 'redis://:***@broker.example:6379/0' would send everything" in done.error
