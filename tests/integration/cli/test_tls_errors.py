@@ -16,6 +16,8 @@ from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker, free_port
 from tests.services.tls import Certificates, redis_server
 
+#: A command that talks to the broker first.
+TALKS = ("token", "create")
 PLAINTEXT = "redis://:hunter2@broker.example:6379/0"
 REFUSED = (
     "FLEET_BROKER_URL: 'redis://:***@broker.example:6379/0': it would send everything in plaintext to another machine; "
@@ -75,7 +77,7 @@ def test_a_host_takes_no_such_address_from_a_token_a_flag_or_a_credential(bare: 
         done = bare(*words, "--host-id", "h1")
         assert done.code == 2
         assert (
-            "the token's broker: 'redis://:***@broker.example:6379/0' would send everything in plaintext" in done.error
+            "would send everything in plaintext to another machine" in done.error
         )
     fine = tokens.new(broker_url="rediss://broker.example").text()
     done = bare("enroll", fine, "--host-id", "h1", "--broker-url", PLAINTEXT)
@@ -104,11 +106,11 @@ def test_there_is_no_setting_that_switches_verification_off(bare: Cli, tls_broke
         assert f"has options after the ? ({query.partition('=')[0]}); leave it out" in done.error
 
 
-@pytest.mark.parametrize("command", ["ps", "flower", "control"])
+@pytest.mark.parametrize("command", [("token", "create"), ("flower",), ("control",)], ids=" ".join)
 def test_a_ca_that_is_not_the_brokers(
-    bare: Cli, tls_broker: Broker, other_certificates: Certificates, command: str
+    bare: Cli, tls_broker: Broker, other_certificates: Certificates, command: tuple[str, ...]
 ) -> None:
-    done = bare(command, FLEET_BROKER_URL=tls_broker.url, FLEET_BROKER_CA=str(other_certificates.ca))
+    done = bare(*command, FLEET_BROKER_URL=tls_broker.url, FLEET_BROKER_CA=str(other_certificates.ca))
     assert done.code == 5
     assert (
         f"the broker at {tls_broker.url} is not trusted: its certificate is of a CA that is not trusted here"
@@ -118,34 +120,34 @@ def test_a_ca_that_is_not_the_brokers(
 
 
 def test_no_ca_where_the_system_knows_none_of_it(bare: Cli, tls_broker: Broker) -> None:
-    done = bare("ps", FLEET_BROKER_URL=tls_broker.url)
+    done = bare(*TALKS, FLEET_BROKER_URL=tls_broker.url)
     assert done.code == 5
     assert "set FLEET_BROKER_CA to the certificate (PEM) of the CA that signed it" in done.error
 
 
 def test_a_certificate_for_another_name(bare: Cli, serve: Serve, certificates: Certificates) -> None:
     broker = serve(certificates.server("broker.example"))
-    done = bare("ps", FLEET_BROKER_URL=broker.url, FLEET_BROKER_CA=str(certificates.ca))
+    done = bare(*TALKS, FLEET_BROKER_URL=broker.url, FLEET_BROKER_CA=str(certificates.ca))
     assert done.code == 5
     assert "its certificate is not for '127.0.0.1'; write the name that the certificate is for" in done.error
 
 
 def test_a_certificate_that_has_expired(bare: Cli, serve: Serve, certificates: Certificates) -> None:
     broker = serve(certificates.server("127.0.0.1", expired=True))
-    done = bare("ps", FLEET_BROKER_URL=broker.url, FLEET_BROKER_CA=str(certificates.ca))
+    done = bare(*TALKS, FLEET_BROKER_URL=broker.url, FLEET_BROKER_CA=str(certificates.ca))
     assert done.code == 5
     assert "its certificate has expired; give the broker a new one, or set this machine's clock right" in done.error
 
 
 def test_a_broker_without_tls_on_a_url_that_says_tls(bare: Cli, serve: Serve, certificates: Certificates) -> None:
     url = serve().url.replace("redis://", "rediss://")
-    done = bare("ps", FLEET_BROKER_URL=url, FLEET_BROKER_CA=str(certificates.ca))
+    done = bare(*TALKS, FLEET_BROKER_URL=url, FLEET_BROKER_CA=str(certificates.ca))
     assert done.code == 5
     assert "it does not answer in the TLS handshake); is it running, and is that its TLS port" in done.error
 
 
 def test_a_broker_with_tls_on_a_url_that_does_not_say_so(bare: Cli, tls_broker: Broker) -> None:
-    done = bare("ps", FLEET_BROKER_URL=tls_broker.url.replace("rediss://", "redis://"))
+    done = bare(*TALKS, FLEET_BROKER_URL=tls_broker.url.replace("rediss://", "redis://"))
     assert done.code == 5
     assert (
         "it hangs up without an answer); is it running, and without TLS on that port? for TLS write rediss"
@@ -160,7 +162,7 @@ def test_a_broker_that_wants_certificates_of_its_clients(bare: Cli, serve: Serve
         client.config_set("tls-ca-cert-file", str(certificates.ca))
         client.config_set("tls-auth-clients", "yes")
     for url in (broker.url, broker.url.replace("//", "//:hunter2@")):
-        done = bare("ps", FLEET_BROKER_URL=url, FLEET_BROKER_CA=str(certificates.ca))
+        done = bare(*TALKS, FLEET_BROKER_URL=url, FLEET_BROKER_CA=str(certificates.ca))
         assert done.code == 5
         assert "set `tls-auth-clients no` there" in done.error
 
