@@ -4,7 +4,7 @@ The reader's key follows from a seed, so whoever has the fleet's signing key can
 further key has to be kept. Sealing says nothing about who sealed: what must come from somebody is signed inside.
 """
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwe
@@ -47,9 +47,16 @@ class Opener:
         return found.plaintext
 
 
+def require_key(public: str) -> None:
+    """Raise ValueError for something that nothing can be sealed to: no key, or one whose secret everybody knows."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(decode(public)))
+    except ValueError as exc:
+        raise ValueError("not an X25519 key") from exc
+
+
 def seal(data: bytes, public: str) -> str:
-    """Seal bytes to the reader with that public key; raise ValueError for something that is no key."""
-    if len(decode(public)) != 32:
-        raise ValueError("not an X25519 key")
+    """Seal bytes to the reader with that public key; raise ValueError as `require_key` does."""
+    require_key(public)
     key = OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": public})
-    return jwe.encrypt_compact(_HEADER, data, key, algorithms=_ALGORITHMS)
+    return jwe.encrypt_compact(dict(_HEADER), data, key, algorithms=_ALGORITHMS)  # it writes its own key into that

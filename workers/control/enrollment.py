@@ -144,6 +144,7 @@ def _opened(item: bytes, ring: Keyring) -> EnrollmentRequest:
     request = EnrollmentRequest.model_validate_json(signed.text)
     if not verify(request.key, Purpose.ENROLLMENT, signed.text.encode(), signed.signature):
         raise ValueError("not signed by the key in it")
+    sealing.require_key(request.answer_to)  # before anything is used up for it
     return request
 
 
