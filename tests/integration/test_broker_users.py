@@ -102,6 +102,15 @@ def test_reconciling_leaves_exactly_the_wanted_and_nobody_else_is_touched(caller
     assert broker_users.reconcile(caller, wanted) == broker_users.Changes(added=(), removed=())
 
 
+def test_whoever_is_let_in_while_the_database_is_read_stays(caller: "redis.Redis") -> None:
+    broker_users.apply(caller, [acl.host("gone", [HASH]), acl.control([HASH])])
+    known = broker_users.present(caller)
+    assert known == {"h-gone"}
+    broker_users.apply(caller, [acl.host("new", [HASH])])
+    assert broker_users.reconcile(caller, {}, known=known).removed == ("h-gone",)
+    assert broker_users.present(caller) == {"h-new"}
+
+
 @pytest.mark.parametrize("name", ["control", "default", "admin"])
 def test_reconciling_refuses_to_make_anybody_else(caller: "redis.Redis", name: str) -> None:
     broker_users.apply(caller, [acl.host("kept", [HASH])])
