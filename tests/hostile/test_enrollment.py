@@ -66,7 +66,12 @@ class Joiner:
     """Somebody who holds a token, and asks by hand."""
 
     def __init__(self, siege: Siege, token: str) -> None:
-        self.siege, self.token, self.key, self.opener = siege, tokens.parse(token), KeyPair.generate(), Opener.generate()
+        self.siege, self.token, self.key, self.opener = (
+            siege,
+            tokens.parse(token),
+            KeyPair.generate(),
+            Opener.generate(),
+        )
         where = login.at(siege.broker.url, login.joiner_user(self.token.id), self.token.broker_password())
         self.client: redis.Redis = connect(address.parse(where.get_secret_value()), name="joiner")
 
@@ -169,7 +174,22 @@ def test_a_member_is_enrolled_again_only_by_a_token_for_it(siege: Siege) -> None
         former.ping()
 
 
-ODD_NAMES = ["../x", "a/b", "*", "celery/", "unacked*", "Ｈ1", "x" * 300, "", "-x", "x-", "X", "h1\n", "h1\x00", "control"]
+ODD_NAMES = [
+    "../x",
+    "a/b",
+    "*",
+    "celery/",
+    "unacked*",
+    "Ｈ1",
+    "x" * 300,
+    "",
+    "-x",
+    "x-",
+    "X",
+    "h1\n",
+    "h1\x00",
+    "control",
+]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=lambda name: ascii(name)[:20])
@@ -265,7 +285,8 @@ def test_a_control_plane_with_another_key_is_told_no_secret(
         token = replace(tokens.parse(siege.token()), broker_url=tap.url)
         welcomes(impostor, token)
         other = trust.state(
-            trust.Statement(version=99, keys=(KeyPair.generate().public,)), {KeyPair.generate(): Opener.generate().public}
+            trust.Statement(version=99, keys=(KeyPair.generate().public,)),
+            {KeyPair.generate(): Opener.generate().public},
         )
         with impostor.connect() as client:
             for said in (other, "", "{}", "\ud800".encode("utf-8", "surrogatepass"), "[" * 10_000):
@@ -334,9 +355,7 @@ def no_control(siege: Siege) -> Iterator[None]:
     siege.works()
 
 
-def test_answers_that_are_another_requests_or_sealed_to_another_are_passed_over(
-    siege: Siege, no_control: None
-) -> None:
+def test_answers_that_are_another_requests_or_sealed_to_another_are_passed_over(siege: Siege, no_control: None) -> None:
     token, name = siege.token(host_id=new_name()), ""
     name = row(siege, token).host_id or ""
     with ThreadPoolExecutor(1) as pool:
@@ -375,9 +394,7 @@ def test_a_credential_of_another_host_is_not_taken(siege: Siege) -> None:
         request_id=str(uuid.uuid4()), outcome="accepted", host="h2", credential=other.credential, trust=other.trust
     )
     with pytest.raises(errors.EnrollmentRefused, match="another host's"):
-        joining._credential(
-            answer, believed, key=KeyPair.generate(), broker_url=other.broker_url, broker_ca=None
-        )
+        joining._credential(answer, believed, key=KeyPair.generate(), broker_url=other.broker_url, broker_ca=None)
 
 
 def test_a_joiner_can_ask_and_read_its_own_answers_and_nothing_else(siege: Siege) -> None:
