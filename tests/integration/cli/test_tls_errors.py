@@ -13,7 +13,8 @@ from fleet.certificates import main
 from fleet.contracts.credentials import HostCredential
 from tests import factories
 from tests.integration.cli.conftest import Cli
-from tests.services.broker import Broker, free_port
+from tests.services.broker import Broker
+from tests.services.ports import free_port
 from tests.services.tls import Certificates, redis_server
 
 #: A command that talks to the broker first.
