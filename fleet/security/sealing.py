@@ -52,4 +52,5 @@ def seal(data: bytes, public: str) -> str:
     if len(decode(public)) != 32:
         raise ValueError("not an X25519 key")
     key = OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": public})
-    return jwe.encrypt_compact(_HEADER, data, key, algorithms=_ALGORITHMS)
+    # a header of its own: joserfc writes the ephemeral key into it, and another thread's would end up in this text
+    return jwe.encrypt_compact(dict(_HEADER), data, key, algorithms=_ALGORITHMS)

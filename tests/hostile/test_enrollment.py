@@ -1,6 +1,7 @@
-"""Enrollment under attack: a token is good for one host, its secret is told to one control plane, and names inherit nothing."""
+"""Enrollment under attack: a token lets one host in, one control plane hears its secret, a name inherits nothing."""
 
 import base64
+import contextlib
 import json
 import re
 import uuid
@@ -66,7 +67,12 @@ class Joiner:
     """Somebody who holds a token, and asks by hand."""
 
     def __init__(self, siege: Siege, token: str) -> None:
-        self.siege, self.token, self.key, self.opener = siege, tokens.parse(token), KeyPair.generate(), Opener.generate()
+        self.siege, self.token, self.key, self.opener = (
+            siege,
+            tokens.parse(token),
+            KeyPair.generate(),
+            Opener.generate(),
+        )
         where = login.at(siege.broker.url, login.joiner_user(self.token.id), self.token.broker_password())
         self.client: redis.Redis = connect(address.parse(where.get_secret_value()), name="joiner")
 
@@ -134,9 +140,8 @@ def test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing_is_us
         Joiner(siege, revoked).ask(host="n1"),
         Joiner(siege, others).ask(host="n1"),
         Joiner(siege, good).ask(host="n1", secret=SecretStr("x" * 43)),
-        Joiner(siege, good).ask(host="n1", token_id="0" * 16, request_id=str(uuid.uuid4())) if False else None,
     ]
-    said = {(answer.outcome, answer.reason, answer.credential, answer.trust) for answer in answers if answer}
+    said = {(answer.outcome, answer.reason, answer.credential, answer.trust) for answer in answers}
     assert said == {("refused", enrollment._REFUSED, "", "")}
     for reason in ("used up or expired", "revoked", "another host's token", "wrong secret"):
         siege.heard("enrollment.refused", after=before, reason=reason)
@@ -169,7 +174,22 @@ def test_a_member_is_enrolled_again_only_by_a_token_for_it(siege: Siege) -> None
         former.ping()
 
 
-ODD_NAMES = ["../x", "a/b", "*", "celery/", "unacked*", "Ｈ1", "x" * 300, "", "-x", "x-", "X", "h1\n", "h1\x00", "control"]
+ODD_NAMES = [
+    "../x",
+    "a/b",
+    "*",
+    "celery/",
+    "unacked*",
+    "Ｈ1",
+    "x" * 300,
+    "",
+    "-x",
+    "x-",
+    "X",
+    "h1\n",
+    "h1\x00",
+    "control",
+]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=lambda name: ascii(name)[:20])
@@ -249,7 +269,8 @@ def tells_nothing(data: bytes, secrets: list[str]) -> None:
     """Look for secrets as they are, and in everything that is base64 or JSON inside."""
     found = [bytes(data)]
     for word in re.findall(rb"[A-Za-z0-9_-]{16,}", bytes(data)):
-        found.append(base64.urlsafe_b64decode(word + b"=" * (-len(word) % 4)))
+        with contextlib.suppress(ValueError):  # 1 character more than bytes take
+            found.append(base64.urlsafe_b64decode(word + b"=" * (-len(word) % 4)))
     for secret in secrets:
         forms = (secret.encode(), secret.encode().hex().encode(), base64.b64encode(secret.encode()).rstrip(b"="))
         assert not [form for form in forms for text in found if form in text]
@@ -265,7 +286,8 @@ def test_a_control_plane_with_another_key_is_told_no_secret(
         token = replace(tokens.parse(siege.token()), broker_url=tap.url)
         welcomes(impostor, token)
         other = trust.state(
-            trust.Statement(version=99, keys=(KeyPair.generate().public,)), {KeyPair.generate(): Opener.generate().public}
+            trust.Statement(version=99, keys=(KeyPair.generate().public,)),
+            {KeyPair.generate(): Opener.generate().public},
         )
         with impostor.connect() as client:
             for said in (other, "", "{}", "\ud800".encode("utf-8", "surrogatepass"), "[" * 10_000):
@@ -334,9 +356,7 @@ def no_control(siege: Siege) -> Iterator[None]:
     siege.works()
 
 
-def test_answers_that_are_another_requests_or_sealed_to_another_are_passed_over(
-    siege: Siege, no_control: None
-) -> None:
+def test_answers_that_are_another_requests_or_sealed_to_another_are_passed_over(siege: Siege, no_control: None) -> None:
     token, name = siege.token(host_id=new_name()), ""
     name = row(siege, token).host_id or ""
     with ThreadPoolExecutor(1) as pool:
@@ -375,9 +395,7 @@ def test_a_credential_of_another_host_is_not_taken(siege: Siege) -> None:
         request_id=str(uuid.uuid4()), outcome="accepted", host="h2", credential=other.credential, trust=other.trust
     )
     with pytest.raises(errors.EnrollmentRefused, match="another host's"):
-        joining._credential(
-            answer, believed, key=KeyPair.generate(), broker_url=other.broker_url, broker_ca=None
-        )
+        joining._credential(answer, believed, key=KeyPair.generate(), broker_url=other.broker_url, broker_ca=None)
 
 
 def test_a_joiner_can_ask_and_read_its_own_answers_and_nothing_else(siege: Siege) -> None:
@@ -481,6 +499,8 @@ def test_a_revoked_name_that_is_enrolled_again_inherits_nothing(siege: Siege) ->
         siege.redis.lpush(names.control(name), word)  # type: ignore[arg-type]
         siege.heard("message.refused", after=before, reason="not_trusted")
     siege.works(name)
+    for run in waiting:  # and nobody sends it to the new one
+        siege.record(run, state="unknown")
     assert [siege.ran(run) for run in waiting] == [0, 0]
     assert siege.worker(name).stop() == 0
 
