@@ -1,6 +1,7 @@
-"""Enrollment under attack: a token is good for one host, its secret is told to one control plane, and names inherit nothing."""
+"""Enrollment under attack: a token lets one host in, one control plane hears its secret, a name inherits nothing."""
 
 import base64
+import contextlib
 import json
 import re
 import uuid
@@ -139,9 +140,8 @@ def test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing_is_us
         Joiner(siege, revoked).ask(host="n1"),
         Joiner(siege, others).ask(host="n1"),
         Joiner(siege, good).ask(host="n1", secret=SecretStr("x" * 43)),
-        Joiner(siege, good).ask(host="n1", token_id="0" * 16, request_id=str(uuid.uuid4())) if False else None,
     ]
-    said = {(answer.outcome, answer.reason, answer.credential, answer.trust) for answer in answers if answer}
+    said = {(answer.outcome, answer.reason, answer.credential, answer.trust) for answer in answers}
     assert said == {("refused", enrollment._REFUSED, "", "")}
     for reason in ("used up or expired", "revoked", "another host's token", "wrong secret"):
         siege.heard("enrollment.refused", after=before, reason=reason)
@@ -269,7 +269,8 @@ def tells_nothing(data: bytes, secrets: list[str]) -> None:
     """Look for secrets as they are, and in everything that is base64 or JSON inside."""
     found = [bytes(data)]
     for word in re.findall(rb"[A-Za-z0-9_-]{16,}", bytes(data)):
-        found.append(base64.urlsafe_b64decode(word + b"=" * (-len(word) % 4)))
+        with contextlib.suppress(ValueError):  # 1 character more than bytes take
+            found.append(base64.urlsafe_b64decode(word + b"=" * (-len(word) % 4)))
     for secret in secrets:
         forms = (secret.encode(), secret.encode().hex().encode(), base64.b64encode(secret.encode()).rstrip(b"="))
         assert not [form for form in forms for text in found if form in text]
@@ -498,6 +499,8 @@ def test_a_revoked_name_that_is_enrolled_again_inherits_nothing(siege: Siege) ->
         siege.redis.lpush(names.control(name), word)  # type: ignore[arg-type]
         siege.heard("message.refused", after=before, reason="not_trusted")
     siege.works(name)
+    for run in waiting:  # and nobody sends it to the new one
+        siege.record(run, state="unknown")
     assert [siege.ran(run) for run in waiting] == [0, 0]
     assert siege.worker(name).stop() == 0
 
