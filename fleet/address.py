@@ -1,8 +1,8 @@
 """Addresses: where a broker is, and who may vouch for it.
 
-Everything that connects to a broker is given an `Address`, and there is no other way to make one than `parse`: another
-machine is reached by TLS only, and no address can say that certificates are not to be checked. The URL is taken apart
-here, once; redis-py, kombu and Celery each read URLs in a way of their own, options in the query included.
+Everything that connects to a broker is given an `Address`. There is none that is plaintext to another machine, and
+none that says that certificates are not to be checked. The URL is taken apart here, once; redis-py, kombu and Celery
+each read URLs in a way of their own, options in the query included.
 """
 
 import ipaddress
@@ -32,6 +32,10 @@ class Address:
     tls: bool
     #: PEM certificates of the only authorities that count; None: those of the system
     ca: str | None = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.tls and not is_loopback(self.host):
+            raise ValueError(f"plaintext to {self.host}")
 
     @property
     def url(self) -> str:

@@ -50,11 +50,13 @@ def _plain_number(value: Any) -> Any:
 
 
 def read(text: str | bytes) -> Any:
-    """Read JSON that others wrote, strictly: no key twice in an object, no NaN or infinity (RFC 8259 has neither).
+    """Read JSON that others wrote, strictly: UTF-8, no key twice in an object, no NaN or infinity (see RFC 8259).
 
-    Two readers could take different values from the former. Raises ValueError, RecursionError for deep nesting.
+    Two readers could take different values from a key twice, and from bytes whose encoding each guesses. Raises
+    ValueError, RecursionError for deep nesting.
     """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+    read = text.decode() if isinstance(text, bytes) else text  # `json` would take UTF-16 and UTF-32, too
+    return json.loads(read, object_pairs_hook=_once, parse_constant=_refuse_constant)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -139,12 +139,12 @@ def _prepare(
     patience: timedelta,
 ) -> _Asking:
     """Recognise the control plane, and seal the request to it."""
-    said: Any = client.get(names.TRUST)
     try:
+        said: Any = client.get(names.TRUST)
         fleet_key, seal_to = trust.recognise(said or "", token.fleet)
         believed = Trust.in_keys([fleet_key])
         believed.learn(said)
-    except errors.NotTrusted as exc:
+    except (errors.NotTrusted, UnicodeDecodeError) as exc:
         raise errors.EnrollmentRefused(
             f"the control plane at {login.without(token.broker_url)} is not the one that made this token",
             remedy="nothing was said to it; make a token where the control plane runs that this host is to belong to",

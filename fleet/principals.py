@@ -12,9 +12,10 @@ from sqlmodel import Session, col, select
 
 from fleet import audit, clock, db, errors, inventory, keyring, names
 from fleet.broker import login
+from fleet.contracts import Risk
 from fleet.contracts.credentials import PrincipalCredential
 from fleet.keyring import Keyring
-from fleet.models import Principal
+from fleet.models import Host, Principal, Run
 from fleet.security.identity import Level, PrincipalIdentity
 from fleet.security.keys import KeyPair
 
@@ -152,6 +153,18 @@ def keys(session: Session, wanted: list[str]) -> dict[str, tuple[str, ...]]:
         col(Principal.id).in_(wanted), col(Principal.revoked_at).is_(None)
     )
     return {name: tuple(found) for name, found in session.exec(query).all()}
+
+
+def may_end(session: Session, name: str, run: Run) -> bool:
+    """Say whether a principal may end a run: its own, and where it may change something, those of hosts that it may
+    push to. Hosts ask the same of whoever tells them directly."""
+    if run.submitted_by == name:
+        return True
+    row, host = session.get(Principal, name), session.get(Host, run.host_id)
+    if row is None or row.revoked_at is not None or row.expires_at < clock.now():
+        return False
+    labels = host.labels if host else {}
+    return Level(row.level).may(Risk.CHANGES) and inventory.matches(labels, row.selectors)
 
 
 def _equip(

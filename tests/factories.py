@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from fleet import credentials, enrollment, inventory, names
 from fleet.contracts.containers import Container
-from fleet.contracts.credentials import HostCredential
+from fleet.contracts.credentials import HostCredential, PrincipalCredential
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Queued, Report
 from fleet.keyring import Keyring, Keyrings
@@ -58,6 +58,17 @@ def credential(host: str, *, fleet: str = "fleet", **more: Any) -> HostCredentia
         trust=statement(fleet),
         labels=dict(who.labels),
         enrolled_at=datetime.fromtimestamp(who.enrolled_at, UTC),
+    )
+
+
+def principal_credential(name: str, *, broker_url: str) -> PrincipalCredential:
+    """Return what a principal pushes by."""
+    return PrincipalCredential(
+        name=name,
+        broker_url=SecretStr(broker_url),
+        private_key=key(names.principal_sender(name)).secret(),
+        credential=ring().issue(principal(name)),
+        trust=statement(),
     )
 
 
@@ -130,6 +141,17 @@ def introduce(session: Session, *principals: str) -> None:
             )
         )
     session.flush()
+
+
+def entry(host: str, *, availability: str = "active", **more: Any) -> str:
+    """Return a host's entry of the registry; `more` are fields of its identity."""
+    return json.dumps({"credential": ring().issue(identity(host, **more)), "availability": availability})
+
+
+def labels(client: "redis.Redis", host: str) -> dict[str, str]:
+    """Return the labels that the registry has of a host."""
+    found: Any = client.hget(names.HOSTS, host)
+    return dict(Trust.in_keys([key("fleet").public]).host(json.loads(found)["credential"]).labels)
 
 
 def report(

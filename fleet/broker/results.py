@@ -8,7 +8,7 @@ own errors. A result counts only with its host's signature, or the fleet's: nobo
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import redis
 from celery import states
@@ -151,6 +151,14 @@ class Backend(RedisBackend):
         parameters["connection_class"] = (
             tls.VerifiedConnection if issubclass(chosen, redis.SSLConnection) else tls.LoopbackConnection
         )
+
+    def apply_chord(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse before anything is sent: a chord's body is pushed by the host that ends its header."""
+        raise errors.UsageError(
+            "chords cannot be used with hosts", remedy="collect the results of a group and push the next step"
+        )
+
+    set_chord_size = apply_chord
 
     def exception_to_python(self, exc: object) -> Exception:
         if isinstance(exc, Exception):

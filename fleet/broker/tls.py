@@ -54,10 +54,12 @@ class VerifiedConnection(_Introduced, redis.SSLConnection):
     """A connection by TLS, always verified; of the TLS options only `ssl_ca_data` counts."""
 
     hint = "is it running? if it wants a client's certificate, set `tls-auth-clients no` there"
+    #: until when the broker's certificate is good, in unix seconds; known once connected
+    expires_at: float | None = None
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         try:
-            return context(self.ca_data).wrap_socket(sock, server_hostname=self.host)
+            wrapped = context(self.ca_data).wrap_socket(sock, server_hostname=self.host)
         except ssl.SSLCertVerificationError as exc:
             raise Untrusted(*_distrust(exc, self.host, has_ca=self.ca_data is not None)) from exc
         except (TimeoutError, ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError) as exc:
@@ -67,6 +69,8 @@ class VerifiedConnection(_Introduced, redis.SSLConnection):
             ) from exc
         except ssl.SSLError as exc:
             raise Untrusted(*_refusal(exc)) from exc
+        self.expires_at = ssl.cert_time_to_seconds(str((wrapped.getpeercert() or {})["notAfter"]))
+        return wrapped
 
 
 class LoopbackConnection(_Introduced):

@@ -1,5 +1,6 @@
 """The dispatcher: one principal's way to the broker, on which pushes and requests to cancel travel."""
 
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,8 +64,11 @@ class Dispatcher:
         app: Any = self.app  # the stubs know the property as read-only
         app.control = HostControl(self)
         app.backend.check = self.signer.check_result
+        # Celery binds a task's class to one app: of a class that two principals of a process shared, each would push by
+        # the login and the key of whoever came last.
+        bound: type[ContractTask] = types.new_class("BoundTask", (ContractTask,))
         for contract in registry.known().values():
-            self.app.register_task(ContractTask(contract, self))
+            self.app.register_task(bound(contract, self))
 
     def task(self, name: str) -> "ContractTask":
         """Return the task of that contract; raises `errors.UnknownTask`."""

@@ -16,6 +16,7 @@ from fleet import errors, names, services
 from fleet import settings as settings_module
 from fleet.local import broker, ports
 from fleet.local.admission import Admission
+from fleet.local.background import Background
 from fleet.local.broker import EmbeddedBroker
 from fleet.local.state import StateDirectory
 from fleet.local.supervisor import Outcome, Program, Supervisor
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 #: Enough for a slow disk and a long append-only file; Ctrl-C works meanwhile.
 _BROKER_SECONDS = 60.0
 _READY_SECONDS = 20.0
-#: Long enough to hear that somebody asked to stop meanwhile.
-_GLANCE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,7 @@ class Stack:
         self.broker = EmbeddedBroker.of(self._former_url, remembered.get("flower_broker_url"), port=wishes.broker_port)
         self.host = settings.resolved_host_id
         self._admission = Admission(settings, broker=self.broker, host=self.host, former_url=self._former_url)
+        self._first_token: str | None = None
         #: the worker's, as `missing` saw it last
         self.heartbeat: Heartbeat | None = None
 
@@ -97,8 +97,9 @@ class Stack:
             )
         self._remember()
         self._supervisor.start(self._fleet("control"))
-        self._admission.fit_principal(self._client)
-        if self._supervisor.watch(seconds=_GLANCE_SECONDS) is Outcome.STOPPING:
+        # Beside it, so that Ctrl-C is heard: loading a database takes its time.
+        preparing = Background(self._prepare)
+        if self._supervisor.watch(preparing.is_done, seconds=_READY_SECONDS) is Outcome.STOPPING:
             return Outcome.STOPPING
         # The first time, this makes a token while the control worker loads.
         self._supervisor.start(self._fleet("worker", "--host-id", self.host))
@@ -108,6 +109,12 @@ class Stack:
             address = ("--address", self._settings.flower_address, "--port", str(self._settings.flower_port))
             self._supervisor.start(self._fleet("flower", *address))
         return outcome
+
+    def _prepare(self) -> None:
+        """Make what everybody on this machine needs to be let in, while the control worker loads."""
+        self._admission.fit_principal(self._client)
+        if not self._settings.credential_path(self.host).exists():
+            self._first_token = self._admission.token(self._client)
 
     def missing(self) -> list[str]:
         """Return the names of those that are needed for a task and not ready."""
@@ -154,7 +161,8 @@ class Stack:
             # Ctrl-C leaves nothing behind within three seconds: what runs then goes on at the next start.
             variables["FLEET_STOP_GRACE"] = "PT0.5S"
         if command == "worker" and not self._settings.credential_path(self.host).exists():
-            variables["FLEET_TOKEN"] = self._admission.token(self._client)
+            token, self._first_token = self._first_token, None
+            variables["FLEET_TOKEN"] = token or self._admission.token(self._client)
         return settings_module.environment(**variables)
 
     def _remember(self) -> None:

@@ -7,7 +7,7 @@ both sides: a normal run is denied nothing, and no word can be left out.
   items between keys, which one selector must allow together. Elsewhere a selector names one key and its commands.
 - `%R~` and `%W~` say whether a key is only read or only written: `SET … GET` on a write-only key is denied.
 - `resetchannels` stands where channels are granted, because `acl-pubsub-default allchannels` would add all of them.
-- The rules are for Redis 7.0, Valkey 7.2 and newer. A word that an old server does not know makes it refuse the whole
+- The rules are for Redis 7.0 and newer, and Valkey. A word that an old server does not know makes it refuse the whole
   user, and its start if it stands in a file: `User.known_to` leaves such words out by the version that the server
   itself tells, and `broker_users.apply` does so without being asked.
 

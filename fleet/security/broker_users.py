@@ -5,7 +5,7 @@ Deleting a user ends its sessions, also one that is waiting in a blocking comman
 it off, ends none. All functions raise `errors.BrokerUnavailable` and `errors.BrokerRefused`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -61,11 +61,21 @@ def cut(client: "redis.Redis", user: str) -> bool:
     return bool(remove(client, [user]))
 
 
-def reconcile(client: "redis.Redis", wanted: Mapping[str, acl.User]) -> Changes:
+def present(client: "redis.Redis") -> frozenset[str]:
+    """Return the users of hosts, principals and joiners that are there."""
+    with _translated(client):
+        return frozenset(name for name in _execute(client)("ACL USERS") if name.startswith(PREFIXES))
+
+
+def reconcile(
+    client: "redis.Redis", wanted: Mapping[str, acl.User], *, known: Collection[str] | None = None
+) -> Changes:
     """Leave exactly these hosts', principals' and joiners' users in the broker, with these rules.
 
-    `wanted` is by user name. Other users (`control`, `flower`, `api`, `default`, an admin's) are not touched. Raises
-    `errors.InvalidValue` for a wanted user that is not one of those, before anything is changed.
+    `wanted` is by user name. Other users (`control`, `flower`, `api`, `default`, an admin's) are not touched. `known`
+    is what `present` returned before `wanted` was read from the database: whoever somebody else lets in between the
+    two is in neither, and stays. Raises `errors.InvalidValue` for a wanted user that is none of those, before anything
+    is changed.
     """
     for name in wanted:
         if not name.startswith(PREFIXES):
@@ -75,12 +85,11 @@ def reconcile(client: "redis.Redis", wanted: Mapping[str, acl.User]) -> Changes:
                 problem="is no host's, principal's or joiner's",
                 remedy=f"their names begin with {', '.join(PREFIXES)}",
             )
-    with _translated(client):
-        present = set(_execute(client)("ACL USERS"))
-    gone = sorted(name for name in present - wanted.keys() if name.startswith(PREFIXES))
+    there = present(client)
+    gone = sorted((there if known is None else there.intersection(known)) - wanted.keys())
     remove(client, gone)  # first, because whoever is not to be there is a risk, and whoever is missing only waits
     apply(client, wanted.values())
-    return Changes(added=tuple(sorted(wanted.keys() - present)), removed=tuple(gone))
+    return Changes(added=tuple(sorted(wanted.keys() - there)), removed=tuple(gone))
 
 
 def run_id(client: "redis.Redis") -> str:

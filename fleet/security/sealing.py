@@ -59,4 +59,5 @@ def seal(data: bytes, public: str) -> str:
     """Seal bytes to the reader with that public key; raise ValueError as `require_key` does."""
     require_key(public)
     key = OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": public})
-    return jwe.encrypt_compact(dict(_HEADER), data, key, algorithms=_ALGORITHMS)  # it writes its own key into that
+    # a header of its own: joserfc writes the ephemeral key into it, and another thread's would end up in this text
+    return jwe.encrypt_compact(dict(_HEADER), data, key, algorithms=_ALGORITHMS)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
-import kombu
 import pytest
 
 from fleet import errors, names, presence, settings
@@ -158,7 +157,6 @@ def _fleet(stage: Stage) -> Iterator[Fleet]:
     entry = {"labels": {}, "membership": "accepted", "availability": "active"}
     stage.admin.hset(names.HOSTS, HOST, json.dumps(entry))
     stage.admin.set(names.presence(HOST), "a heartbeat")
-    kombu.pools.reset()  # shared by the whole process, with connections that were made under other rules
     fleet = Fleet(settings.load(state_dir=stage.directory, broker_url=stage.url, principal=PRINCIPAL))
     try:
         yield fleet

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import kombu
 import redis
 
 from fleet.broker.connection import connect
@@ -50,4 +51,5 @@ def connected(url: str, stack: ExitStack, *, name: str) -> "redis.Redis":
 @contextmanager
 def stage(broker: Broker, user: str, directory: Path) -> Iterator[Stage]:
     with ExitStack() as stack, broker.connect() as admin:
+        stack.callback(kombu.pools.reset)  # shared by the whole process, and connected under the rules of this test
         yield Stage(broker, user, directory, admin, stack)

@@ -13,7 +13,8 @@ import redis
 from fleet import errors, names
 from fleet.broker.connection import connect
 from fleet.security import acl, broker_users
-from tests.services.broker import ADMIN, ADMIN_PASSWORD, Broker, free_port
+from tests.services.broker import ADMIN, ADMIN_PASSWORD, Broker
+from tests.services.ports import free_port
 from tests.services.waiting import until
 
 SECRET = "secret"
@@ -100,6 +101,15 @@ def test_reconciling_leaves_exactly_the_wanted_and_nobody_else_is_touched(caller
     assert changes == broker_users.Changes(added=("h-new",), removed=("h-gone", "join-bbbbbbbbbbbbbbbb", "p-gone"))
     assert set(caller.acl_users()) == {*wanted, *others, "somebody", "default", ADMIN}
     assert broker_users.reconcile(caller, wanted) == broker_users.Changes(added=(), removed=())
+
+
+def test_whoever_is_let_in_while_the_database_is_read_stays(caller: "redis.Redis") -> None:
+    broker_users.apply(caller, [acl.host("gone", [HASH]), acl.control([HASH])])
+    known = broker_users.present(caller)
+    assert known == {"h-gone"}
+    broker_users.apply(caller, [acl.host("new", [HASH])])
+    assert broker_users.reconcile(caller, {}, known=known).removed == ("h-gone",)
+    assert broker_users.present(caller) == {"h-new"}
 
 
 @pytest.mark.parametrize("name", ["control", "default", "admin"])

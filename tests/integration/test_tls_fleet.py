@@ -9,7 +9,8 @@ import pytest
 
 from fleet import credentials
 from fleet.client import Fleet
-from tests.services.broker import Broker, free_port
+from tests.services.broker import Broker
+from tests.services.ports import free_port
 from tests.services.system import Part, System
 from tests.services.tls import Certificates
 from tests.services.waiting import until

@@ -6,7 +6,6 @@ skipped on a laptop and fail where CI is set.
 """
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from fleet import address
 from fleet.address import Address
 from fleet.broker import connection
 from tests.services.availability import missing
+from tests.services.ports import free_port
 from tests.services.waiting import until
 
 #: The user that every test server has beside `default`, so that a test can switch that one off.
@@ -101,12 +101,6 @@ class Broker:
         url = self.url_for(ADMIN, ADMIN_PASSWORD) if self.keeps_users else self.url
         found = address.parse(url, ca=self.ca.read_text() if self.ca else None)
         return connection.connect(found, name="test", connections=4)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(kind: str, directory: Path) -> Iterator[Broker]:

@@ -19,7 +19,8 @@ import pytest
 import trustme
 
 from tests.services.availability import missing
-from tests.services.broker import Broker, emptied, free_port
+from tests.services.broker import Broker, emptied
+from tests.services.ports import free_port
 
 
 @dataclass

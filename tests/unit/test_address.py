@@ -1,5 +1,7 @@
 """Addresses of brokers: what is one, what is refused, and that three libraries read the same in it."""
 
+from dataclasses import replace
+
 import pytest
 import redis
 from hypothesis import given
@@ -56,6 +58,14 @@ def test_plaintext_to_another_machine_is_refused(host: str) -> None:
     assert caught.value.field == "FLEET_BROKER_URL"
     assert "in plaintext to another machine; write rediss://…" in str(caught.value)
     assert address.parse(f"rediss://{host}:6379/0").tls
+
+
+def test_no_address_is_plaintext_to_another_machine_however_it_is_made() -> None:
+    found = address.parse("redis://127.0.0.1")
+    with pytest.raises(ValueError, match="plaintext to broker"):
+        replace(found, host="broker")
+    with pytest.raises(ValueError, match="plaintext to broker"):
+        replace(address.parse("rediss://broker"), tls=False)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +133,17 @@ def test_every_library_reads_the_same_in_its_url(
     by_kombu = url_to_parts(url)
     assert ";" not in url
     assert by_kombu == ("rediss", host, port, username, password, str(database), {})
+
+
+@given(text=st.text(), scheme=st.sampled_from(["", "redis://", "rediss://", "rediss://u:p@"]))
+def test_whatever_is_written_is_an_address_or_one_line_that_names_the_field(text: str, scheme: str) -> None:
+    said = "broker_url: "
+    try:
+        found = address.parse(scheme + text)
+    except errors.InvalidValue as exc:
+        said = str(exc)
+    else:
+        assert found.tls or address.is_loopback(found.host)
+        assert address.parse(found.url) == found
+    assert said.startswith("broker_url: ")
+    assert "\n" not in said

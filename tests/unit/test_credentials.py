@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
 from fleet import credentials, errors
 from fleet.contracts.credentials import HostCredential, PrincipalCredential
+from fleet.settings import Settings
 from tests import factories
 
 CREDENTIAL = HostCredential(
@@ -247,3 +249,34 @@ def test_a_principals_file_that_is_open_to_others_is_refused(tmp_path: Path, mod
     path.chmod(mode)
     with pytest.raises(errors.CredentialUnusable, match=f"others can read it .* chmod 600 {path}"):
         credentials.load_principal(path, name="alice")
+
+
+def test_the_brokers_ca_is_kept_and_one_in_the_settings_comes_before_it(path: Path, tmp_path: Path) -> None:
+    of_the_token, newer = (trustme.CA().cert_pem.bytes().decode() for _ in range(2))
+    credentials.save(path, CREDENTIAL.model_copy(update={"broker_ca": of_the_token}))
+    loaded = credentials.load(path, host="edge-7")
+    assert loaded.broker_ca == of_the_token
+    assert credentials.broker(loaded, Settings()).ca == of_the_token
+    (tmp_path / "ca.pem").write_text(newer)
+    assert credentials.broker(loaded, Settings(broker_ca=tmp_path / "ca.pem")).ca == newer
+    assert credentials.broker(CREDENTIAL, Settings()).ca is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"broker_url": SecretStr("redis://:s3cret@broker:6379/0")}, "in plaintext to another machine"),
+        ({"broker_url": SecretStr("rediss://:s3cret@broker/0?ssl_cert_reqs=none")}, "has options after the ?"),
+        ({"broker_ca": "no certificate"}, "comes with a CA that has no certificate in it"),
+    ],
+)
+def test_one_for_a_broker_that_is_not_connected_to_is_refused(
+    path: Path, changed: dict[str, object], said: str
+) -> None:
+    credentials.save(path, CREDENTIAL.model_copy(update=changed))
+    with pytest.raises(errors.CredentialUnusable) as caught:
+        credentials.load(path, host="edge-7")
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "enroll again with --force" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

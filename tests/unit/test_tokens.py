@@ -84,3 +84,25 @@ def test_what_is_no_token_is_refused_in_one_line_that_does_not_repeat_it(text: s
     assert "s" * 20 not in said
     assert "\n" not in said
     assert len(said) < 200
+
+
+def test_a_token_carries_the_brokers_ca_as_its_last_part() -> None:
+    ca = trustme.CA().cert_pem.bytes().decode()
+    made = tokens.new(broker_url=URL, broker_ca=ca)
+    assert tokens.parse(made.text()) == made
+    assert made.broker_ca == ca
+    assert made.text().startswith(tokens.Token(made.id, made.secret, URL).text() + ".")
+    assert len(made.text()) < 1000
+    assert "CERTIFICATE" not in repr(made)
+
+
+@pytest.mark.parametrize("ca", ["", "x", "____", encoded("no certificate"), "MIIB"])
+def test_a_token_with_anything_else_there_is_refused(ca: str) -> None:
+    with pytest.raises(errors.InvalidValue, match="is not an enrollment token"):
+        tokens.parse(f"{tokens.new(broker_url=URL).text()}.{ca}")
+
+
+def test_a_certificate_that_is_no_ca_is_refused_there() -> None:
+    server = trustme.CA().issue_cert("broker.example").cert_chain_pems[0].bytes().decode()
+    with pytest.raises(errors.InvalidValue, match="is not an enrollment token"):
+        tokens.parse(tokens.new(broker_url=URL, broker_ca=server).text())

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from fleet import audit, bulk, clock, db, inventory, names, principals, runs
 from fleet.contracts.reports import Kind, Report
-from fleet.models import ReportCursor
+from fleet.models import ReportCursor, Run
 from fleet.runs import Registration
 from workers.control import entries, reading
 from workers.control.reading import Inventory, OfferedKey, Reading, Registered, TakenCredential
@@ -260,7 +260,7 @@ def _note_registration(work: _Work, host: str, payload: Registered, *, at: datet
 
 def _take_cancels(work: _Work) -> list[str]:
     """Write down who asked for the end of what; return the runs that may still be taken out of their queues."""
-    reports = [found.report for found in work.cancels if found.report]
+    reports = [found.report for found in work.cancels if found.report and _may_cancel(work, found.report)]
     sizes = {id(found.report): found.size for found in work.cancels}
     attended = []
     for request in runs.request_cancels(work.session, reports):
@@ -274,6 +274,17 @@ def _take_cancels(work: _Work) -> list[str]:
         if request.first or request.repeated:
             attended.append(request.report.run or "")
     return attended
+
+
+def _may_cancel(work: _Work, report: Report) -> bool:
+    """Say whether its principal may ask for that, and put it on record where not: the control plane acts upon it in the
+    fleet's name, so hosts would obey."""
+    run = work.session.get(Run, report.run)
+    if run is None or principals.may_end(work.session, report.sender.removeprefix("p:"), run):
+        return True
+    evidence = {"run": report.run, "kind": report.kind.value}
+    work.entries.extend(entries.of_refusals(report.sender, [Reading(reason="not permitted", evidence=evidence)]))
+    return False
 
 
 def _take_registrations(work: _Work) -> list[str]:

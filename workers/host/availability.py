@@ -46,12 +46,15 @@ class Gate:
         if wish.decided_at < float(self._store.recall(_DECIDED) or 0.0):
             log.info("availability.outdated", availability=wish.availability.value)
             return
-        if wish.availability is not self.availability:
-            with self._store.transaction(durable=True) as transaction:
+        changes = wish.availability is not self.availability
+        with self._store.transaction(durable=True) as transaction:
+            # also where nothing changes: an older word that comes only now does not count after this one
+            self._store.remember(transaction, _DECIDED, repr(wish.decided_at))
+            if changes:
                 self._store.remember(transaction, _KEY, wish.availability)
-                self._store.remember(transaction, _DECIDED, repr(wish.decided_at))
                 data = {"availability": wish.availability.value, "by": wish.by}
                 self._outbox.add(transaction, Kind.HOST_AVAILABILITY_CHANGED, data=data)
+        if changes:
             self.availability = wish.availability
             log.info("availability.changed", availability=wish.availability.value, by=wish.by)
         if self._deadline is not None:

@@ -17,6 +17,7 @@ from redis.client import NEVER_DECODE
 
 from fleet import errors, logs, names
 from fleet.clock import BrokerClock
+from fleet.contracts import Risk
 from fleet.contracts.control import READER, CancelRun, ControlMessage
 from fleet.security.identity import PrincipalIdentity
 from workers.host.own import Own
@@ -28,6 +29,9 @@ _BLOCK_SECONDS = 1
 _RETRY = timedelta(seconds=1)
 #: Messages that are read at once before the worker begins to work.
 _PAGE = 200
+
+#: Above the longest honest word: the fleet's of whose credentials count, for some 100,000 principals. In bytes.
+_LARGEST = 4 * 1024 * 1024
 
 #: Acts upon one kind of `fleet.contracts.control` messages.
 Handler = Callable[[Any], object]
@@ -46,7 +50,9 @@ class ControlList:
         clock: BrokerClock,
         on_superseded: Callable[[int], None],
         on_refused: Callable[[bytes, str, str], None],
+        pushed_by: Callable[[str], str | None] = lambda _run: None,
     ) -> None:
+        """`pushed_by` tells whose a run is, where that is known here."""
         self._client = client
         self._handlers = handlers
         self._own = own
@@ -54,6 +60,7 @@ class ControlList:
         self._key = names.control(own.host)
         self._epoch_key = names.epoch(own.host)
         self._on_refused = on_refused
+        self._pushed_by = pushed_by
         self._epoch = epoch
         self._on_superseded = on_superseded
         self._stopping = threading.Event()
@@ -103,6 +110,8 @@ class ControlList:
     def handle(self, item: bytes) -> None:
         """Act upon one message; one that nobody has said who may is refused, what cannot be read is dropped."""
         try:
+            if len(item) > _LARGEST:
+                raise errors.NotTrusted(f"{len(item):,} bytes, which are not read")
             text, principal = self._own.read_word(item)
             message = READER.validate_json(text)
             if principal is not None:
@@ -131,7 +140,10 @@ class ControlList:
             log.warning("control.unreported", reason=reason, error=str(exc), next="the message is dropped")
 
     def _require_right(self, principal: PrincipalIdentity, message: ControlMessage) -> None:
-        """Raise where a principal may not say that: it may end runs of hosts that it may push to, in its own name."""
+        """Raise where a principal may not say that: it may end runs of hosts that it may push to, in its own name.
+
+        One that may only look ends its own, as far as this host knows them; the control plane knows all.
+        """
         objection = self._own.trust.objection(principal, now=self._clock.now())
         if objection:
             raise errors.NotTrusted(f"the credential of {principal.name} is {objection}")
@@ -139,3 +151,5 @@ class ControlList:
             raise errors.NotPermitted(f"principal {principal.name} may not say {message.kind}")
         if not principal.may_address(self._own.identity):
             raise errors.NotPermitted(f"principal {principal.name} has nothing to say to this host")
+        if not principal.level.may(Risk.CHANGES) and self._pushed_by(message.run) != principal.name:
+            raise errors.NotPermitted(f"principal {principal.name} is {principal.level}, and the run another's")

@@ -165,8 +165,9 @@ class Guard:
 
     def malformed(self, item: bytes, detail: str) -> None:
         """Take note of a queue item that is no message at all; raises `JournalUnusable`."""
+        reason = "too_large" if len(item) > MAX_MESSAGE_BYTES else "malformed"
         try:
-            self._refusals.report(item, "malformed", detail)
+            self._refusals.report(item, reason, detail)
         except sqlite3.Error as exc:
             raise JournalUnusable(str(exc)) from exc
 

@@ -131,6 +131,14 @@ class Journal:
             return Accepted(Admission.BEGUN, Claim(run_id, attempt, task, envelope, item, now))
         return Accepted(Admission.DUE if due_at <= now else Admission.WAITS)
 
+    def pushed_by(self, run_id: str) -> str | None:
+        """Return the principal who pushed a run; None where it is not known."""
+        with self._store.transaction() as transaction:
+            row = transaction.execute(
+                "SELECT envelope FROM journal WHERE run_id = ? AND envelope != '' LIMIT 1", (run_id,)
+            ).fetchone()
+        return Envelope.model_validate_json(row[0]).submitted_by if row else None
+
     def refuse(self, run_id: str, *, reason: str, detail: str) -> None:
         """Report that a message was refused and never ran, unless the run is known: then it answers for itself.
 

@@ -140,6 +140,7 @@ class Session:
             clock=broker_clock,
             on_superseded=self._give_way,
             on_refused=self._refusals.report,
+            pushed_by=self._journal.pushed_by,
         )
         pulse = Pulse()
         self._heartbeat = HeartbeatWriter(
@@ -294,11 +295,11 @@ class Session:
 
     def _learn_trust(self) -> None:
         """Believe what the fleet has said of itself meanwhile; what cannot be believed changes nothing."""
-        statement: Any = self._link.get(names.TRUST)
         try:
+            statement: Any = self._link.get(names.TRUST)
             if statement:
                 self._own.learn_trust(statement)
-        except errors.NotTrusted as exc:
+        except (errors.NotTrusted, UnicodeDecodeError) as exc:
             log.warning("trust.unlearned", error=str(exc), next="what was known before counts")
 
     def _take_credential(self, message: CredentialIssued) -> None:

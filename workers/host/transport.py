@@ -18,7 +18,7 @@ from kombu.transport.virtual import QoS
 
 from fleet import canonical, logs
 from fleet.broker import tls
-from fleet.broker.channel import SharedClient
+from fleet.broker.channel import MAX_MESSAGE_BYTES, SharedClient
 from workers.host.inboxes import put_back, restore
 
 log = logs.get(__name__)
@@ -120,6 +120,9 @@ class Channel(SharedClient, kombu_redis.Channel):
         """Give one item to the consumer as a message; what cannot be one goes to `on_malformed`."""
         if not self.takes_work():  # asked for while work was still taken
             put_back(self.link, self._queue, self.inbox)
+            return
+        if len(item) > MAX_MESSAGE_BYTES:  # unread: as JSON it could take fifty times its size
+            self.on_malformed(item, "too large to be read")
             return
         try:
             message = self._message(item)

@@ -125,6 +125,7 @@ def test_a_hung_engine_costs_ten_seconds_and_no_more(docker_engine: PrivateEngin
     assert engine.list_containers() == []
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_a_change_is_told_within_a_second_and_a_removal_too(
     watch: InventoryWatch, told: Told, docker_client: docker.DockerClient
 ) -> None:

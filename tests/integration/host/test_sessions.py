@@ -36,6 +36,7 @@ def test_a_worker_elsewhere_waits_for_the_living_one_and_takes_over_when_it_ends
     assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
     assert first.stop() == 0
     says(second, "worker.started")
+    until(lambda: system.heartbeat("h1"), "the second one is alive")  # the first took its heartbeat along
     assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
 
 
