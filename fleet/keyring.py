@@ -107,7 +107,7 @@ def obtain(session: Session, path: Path) -> Keyring:
         db.take(session, db.Lock.TRUST)
         known = _known(session)
     if not known:
-        return _add(session, path, [])
+        return _begin(session, path)
     held = {key.public: key for key in _read(path)}
     lacking = [key.public for key in known if key.public not in held]
     if lacking:
@@ -127,15 +127,24 @@ def rotate(session: Session, path: Path, *, by: str) -> Keyring:
 
 
 def retire(session: Session, path: Path, *, by: str) -> Keyring:
-    """Let all keys but the newest count no more; returns the ring of now. The file keeps them no longer either."""
+    """Let all keys but the newest count no more; returns the ring of now. `prune` takes them out of the file."""
     db.take(session, db.Lock.TRUST)
     ring = obtain(session, path)
     for row in _known(session)[:-1]:
         row.retired_at = clock.now()
         session.add(row)
         audit.record(session, event="key.retired", actor=names.principal_sender(by), data={"key": row.public})
-    _write(path, [ring.newest])
     return Keyring([ring.newest])
+
+
+def prune(session: Session, path: Path) -> None:
+    """Take retired keys out of the file. Call it once that is committed: else a key that counts might be lost."""
+    db.take(session, db.Lock.TRUST)
+    retired = {row.public for row in everything(session) if row.retired_at is not None}
+    held = _read(path)
+    kept = [key for key in held if key.public not in retired]
+    if len(kept) < len(held):
+        _write(path, kept)
 
 
 def statement(session: Session, ring: Keyring) -> str:
@@ -172,6 +181,16 @@ def _known(session: Session) -> list[FleetKey]:
     return list(session.exec(query).all())
 
 
+def _begin(session: Session, path: Path) -> Keyring:
+    """Put the first key on record: the newest that the file has, which an interrupted beginning or a lost database has
+    left there, or a new one."""
+    if not (held := _read(path)):
+        return _add(session, path, [])
+    session.add(FleetKey(number=1, public=held[-1].public, created_at=clock.now()))
+    session.flush()
+    return Keyring(held[-1:])
+
+
 def _add(session: Session, path: Path, former: Sequence[KeyPair]) -> Keyring:
     key = KeyPair.generate()
     _write(path, [*former, key])  # before it is on record: a key that nobody holds would be the end of the fleet
@@ -182,7 +201,10 @@ def _add(session: Session, path: Path, former: Sequence[KeyPair]) -> Keyring:
 
 
 def _read(path: Path) -> list[KeyPair]:
-    text = credentials.read_private(path, what="signing keys")
+    try:
+        text = credentials.read_private(path, what="signing keys")
+    except FileNotFoundError:
+        return []
     try:
         return [KeyPair.read(key.get_secret_value()) for key in _KeyFile.model_validate_json(text).keys]
     except (ValidationError, errors.InvalidValue) as exc:
