@@ -106,9 +106,10 @@ def obtain(session: Session, path: Path) -> Keyring:
     if not known:
         db.take(session, db.Lock.TRUST)
         known = _known(session)
-    if not known:
-        return _add(session, path, [])
     held = {key.public: key for key in _read(path)}
+    if not known:
+        # with a database that is new, or was lost, the keys in the file go on to be the fleet's
+        return _adopt(session, list(held.values())) if held else _add(session, path, [])
     lacking = [key.public for key in known if key.public not in held]
     if lacking:
         raise errors.LocalFault(
@@ -127,15 +128,20 @@ def rotate(session: Session, path: Path, *, by: str) -> Keyring:
 
 
 def retire(session: Session, path: Path, *, by: str) -> Keyring:
-    """Let all keys but the newest count no more; returns the ring of now. The file keeps them no longer either."""
+    """Let all keys but the newest count no more; returns the ring of then. See `forget_retired` for the file."""
     db.take(session, db.Lock.TRUST)
     ring = obtain(session, path)
     for row in _known(session)[:-1]:
         row.retired_at = clock.now()
         session.add(row)
         audit.record(session, event="key.retired", actor=names.principal_sender(by), data={"key": row.public})
-    _write(path, [ring.newest])
+    session.flush()
     return Keyring([ring.newest])
+
+
+def forget_retired(session: Session, path: Path) -> None:
+    """Leave in the file only the keys that count. Call it after `retire` is committed: a key is gone for good then."""
+    _write(path, obtain(session, path).keys)
 
 
 def statement(session: Session, ring: Keyring) -> str:
@@ -181,8 +187,19 @@ def _add(session: Session, path: Path, former: Sequence[KeyPair]) -> Keyring:
     return Keyring([*former, key])
 
 
+def _adopt(session: Session, keys: Sequence[KeyPair]) -> Keyring:
+    for number, key in enumerate(keys, start=1):
+        session.add(FleetKey(number=number, public=key.public, created_at=clock.now()))
+    session.flush()
+    return Keyring(keys)
+
+
 def _read(path: Path) -> list[KeyPair]:
-    text = credentials.read_private(path, what="signing keys")
+    """Return the keys in the file, the newest last; none where there is no file."""
+    try:
+        text = credentials.read_private(path, what="signing keys")
+    except FileNotFoundError:
+        return []
     try:
         return [KeyPair.read(key.get_secret_value()) for key in _KeyFile.model_validate_json(text).keys]
     except (ValidationError, errors.InvalidValue) as exc:
