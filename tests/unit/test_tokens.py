@@ -22,13 +22,6 @@ def test_a_token_reads_back_as_it_was_made() -> None:
     assert "=" not in broker
 
 
-def test_a_token_carries_the_brokers_ca_where_it_is_not_one_of_the_systems() -> None:
-    ca = trustme.CA().cert_pem.bytes().decode()
-    made = tokens.new(broker_url=URL, fleet=FLEET, broker_ca=ca)
-    assert tokens.parse(made.text()) == made
-    assert made.broker_ca == ca
-
-
 def test_no_two_tokens_are_alike_and_the_secret_has_256_bits() -> None:
     made = [tokens.new(broker_url=URL, fleet=FLEET) for _ in range(100)]
     assert len({token.id for token in made}) == len({token.secret for token in made}) == 100
@@ -88,10 +81,10 @@ def test_what_is_no_token_is_refused_in_one_line_that_does_not_repeat_it(text: s
 
 def test_a_token_carries_the_brokers_ca_as_its_last_part() -> None:
     ca = trustme.CA().cert_pem.bytes().decode()
-    made = tokens.new(broker_url=URL, broker_ca=ca)
+    made = tokens.new(broker_url=URL, fleet=FLEET, broker_ca=ca)
     assert tokens.parse(made.text()) == made
     assert made.broker_ca == ca
-    assert made.text().startswith(tokens.Token(made.id, made.secret, URL).text() + ".")
+    assert made.text().startswith(tokens.Token(made.id, made.secret, FLEET, URL).text() + ".")
     assert len(made.text()) < 1000
     assert "CERTIFICATE" not in repr(made)
 
@@ -99,10 +92,10 @@ def test_a_token_carries_the_brokers_ca_as_its_last_part() -> None:
 @pytest.mark.parametrize("ca", ["", "x", "____", encoded("no certificate"), "MIIB"])
 def test_a_token_with_anything_else_there_is_refused(ca: str) -> None:
     with pytest.raises(errors.InvalidValue, match="is not an enrollment token"):
-        tokens.parse(f"{tokens.new(broker_url=URL).text()}.{ca}")
+        tokens.parse(f"{tokens.new(broker_url=URL, fleet=FLEET).text()}.{ca}")
 
 
 def test_a_certificate_that_is_no_ca_is_refused_there() -> None:
     server = trustme.CA().issue_cert("broker.example").cert_chain_pems[0].bytes().decode()
     with pytest.raises(errors.InvalidValue, match="is not an enrollment token"):
-        tokens.parse(tokens.new(broker_url=URL, broker_ca=server).text())
+        tokens.parse(tokens.new(broker_url=URL, fleet=FLEET, broker_ca=server).text())
