@@ -3,8 +3,8 @@
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
