@@ -6,7 +6,7 @@ result could make the caller raise anything, `SystemExit` included. Here a failu
 own errors. A result counts only with its host's signature, or the fleet's: nobody else can say how a run ended.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -117,8 +117,6 @@ class Backend(RedisBackend):
     """Celery's Redis backend, reading failures as data, and believing what is signed."""
 
     ResultConsumer = Consumer
-    #: raises `errors.NotTrusted` for a result that is not its host's word; set by the dispatcher
-    check: Callable[[Mapping[str, Any], str], None] | None = None
 
     def decode_result(self, payload: Any) -> Any:
         """Return a result as Celery goes on with it; one that nobody has signed who may is a failure that says so.
@@ -133,16 +131,32 @@ class Backend(RedisBackend):
         if not isinstance(run_id, str) or not isinstance(status, str):
             raise errors.ResultForged("what lies there as a result cannot be read", remedy=_LOOK)
         try:
-            if self.check is None:
+            app: Any = self.app  # type: ignore[attr-defined]  # missing in the stubs; each thread has its own backend
+            if app.check_result is None:
                 raise errors.NotTrusted("there is nothing to check it by")
-            self.check(meta, run_id)
+            app.check_result(meta, run_id)
         except errors.NotTrusted as exc:
             return _forged(run_id, exc.message)
-        return self.meta_from_decoded(meta)
+        # of what the signature does not cover nothing is passed on
+        return self.meta_from_decoded(_meta(run_id, status=status, result=meta["result"], date_done=meta["date_done"]))
 
     def _get_task_meta_for(self, task_id: str) -> Any:
-        meta: Any = super()._get_task_meta_for(task_id)  # type: ignore[misc]  # missing in the stubs
-        return meta if meta.get("task_id", task_id) == task_id else _forged(task_id, "it is another run's")
+        payload: Any = self.get(self.get_key_for_task(task_id))
+        return self._of(task_id, payload) if payload else {"status": states.PENDING, "result": None}
+
+    def _mget_to_results(self, values: Any, keys: Any, READY_STATES: Any = None) -> dict[str, Any]:  # noqa: N803 - Celery's
+        """Return what lies under these runs' keys, as Celery does here; what is wrong with one harms no other."""
+        return {
+            _text(run_id): self._of(_text(run_id), found) for run_id, found in zip(keys, values, strict=True) if found
+        }
+
+    def _of(self, run_id: str, payload: Any) -> Any:
+        """Return the result of that run in Celery's form, or a failure that says why it is none."""
+        try:
+            meta = self.decode_result(payload)
+        except errors.ResultForged:
+            return _forged(run_id, "it cannot be read")
+        return meta if meta["task_id"] == run_id else _forged(run_id, "it is another run's")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

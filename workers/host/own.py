@@ -92,18 +92,19 @@ class Own:
     def learn_trust(self, statement: str) -> None:
         """Believe the fleet's newer word about itself; raise `errors.NotTrusted`, `errors.LocalFault`."""
         with self._lock:
-            if self.trust.learn(statement):
-                self._keep(trust=statement)
+            if Trust(self.trust.statement()).learn(statement):
+                self._keep(trust=statement)  # first: what is only in memory would be forgotten, and not told again
+                self.trust.learn(statement)
                 log.info("trust.learned", version=self.trust.version, keys=len(self.trust.keys))
 
     def learn_credential(self, credential: str) -> bool:
-        """Take a credential for this very host; return whether it is another than before.
+        """Take a credential for this very host; return whether it goes by that one now.
 
         One for a key that was offered (`offer`) makes that the host's key. Raises `errors.NotTrusted`.
         """
         with self._lock:
             if credential == self._held.credential:
-                return False
+                return True
             found = self.trust.host(credential)
             offered = self._held.offered_key and KeyPair.read(self._held.offered_key.get_secret_value())
             if found.host != self.host or found.enrolled_at != self.identity.enrolled_at:
