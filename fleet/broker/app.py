@@ -1,5 +1,6 @@
 """The one place that configures Celery: what every app of Fleet shares, with the reason for each setting."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -51,6 +52,8 @@ class App(Celery):
 
     #: set by `make`
     address: Address
+    #: raises `errors.NotTrusted` for a result that is not its host's word; set by the dispatcher
+    check_result: Callable[[Mapping[str, Any], str], None] | None = None
 
     def _connection(self, _url: str | None, **options: Any) -> Connection:
         made: Any = super()

@@ -6,7 +6,7 @@ result could make the caller raise anything, `SystemExit` included. Here a failu
 own errors. A result counts only with its host's signature, or the fleet's: nobody else can say how a run ended.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -117,8 +117,6 @@ class Backend(RedisBackend):
     """Celery's Redis backend, reading failures as data, and believing what is signed."""
 
     ResultConsumer = Consumer
-    #: raises `errors.NotTrusted` for a result that is not its host's word; set by the dispatcher
-    check: Callable[[Mapping[str, Any], str], None] | None = None
 
     def decode_result(self, payload: Any) -> Any:
         """Return a result as Celery goes on with it; one that nobody has signed who may is a failure that says so.
@@ -133,9 +131,10 @@ class Backend(RedisBackend):
         if not isinstance(run_id, str) or not isinstance(status, str):
             raise errors.ResultForged("what lies there as a result cannot be read", remedy=_LOOK)
         try:
-            if self.check is None:
+            check = self.app.check_result  # Celery makes a backend for each thread, and an app for all of them
+            if check is None:
                 raise errors.NotTrusted("there is nothing to check it by")
-            self.check(meta, run_id)
+            check(meta, run_id)
         except errors.NotTrusted as exc:
             return _forged(run_id, exc.message)
         return self.meta_from_decoded(meta)

@@ -63,7 +63,7 @@ class Dispatcher:
         self._found_fit: dict[tuple[str, bool], tuple[float, Fit]] = {}
         app: Any = self.app  # the stubs know the property as read-only
         app.control = HostControl(self)
-        app.backend.check = self.signer.check_result
+        app.check_result = self.signer.check_result
         # Celery binds a task's class to one app: of a class that two principals of a process shared, each would push by
         # the login and the key of whoever came last.
         bound: type[ContractTask] = types.new_class("BoundTask", (ContractTask,))
