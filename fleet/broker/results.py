@@ -117,6 +117,8 @@ class Backend(RedisBackend):
     """Celery's Redis backend, reading failures as data, and believing what is signed."""
 
     ResultConsumer = Consumer
+    #: set by Celery
+    app: Any
 
     def decode_result(self, payload: Any) -> Any:
         """Return a result as Celery goes on with it; one that nobody has signed who may is a failure that says so.
