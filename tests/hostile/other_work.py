@@ -85,7 +85,9 @@ def listen(stage: Stage) -> None:
 
 def show_how_long_queues_are(stage: Stage) -> None:
     stage.admin.lpush(names.queue(HOST), "message")
-    assert asyncio.run(Queues(stage.address).queues([names.queue(HOST)])) == [{"name": names.queue(HOST), "messages": 1}]
+    assert asyncio.run(Queues(stage.address).queues([names.queue(HOST)])) == [
+        {"name": names.queue(HOST), "messages": 1}
+    ]
 
 
 FLOWER_NEEDS: Needs = MappingProxyType(

@@ -64,6 +64,34 @@ def test_the_command_line_of_a_principal_needs_no_more_than_its_user(fleet_of_tw
         assert done.returncode == 0, done.stderr
 
 
+def test_the_control_plane_needs_no_more_than_its_user_to_let_members_in_and_put_them_out(locked: Locked) -> None:
+    locked.start_control()
+    locked.enroll("h1")
+    locked.start_worker("h1")
+    locked.enroll("h2")
+    for command in (
+        "principal create bob --level student",
+        "principal set-level bob supervised",
+        "principal rotate bob",
+        "principal list",
+        "principal revoke bob",
+        "key rotate",
+        "key list",
+        "host rotate h1",
+        "host revoke h2",
+    ):
+        done = locked.command(*command.split(), "-y")
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    token = json.loads(locked.command("token", "create", "-o", "json").stdout)
+    assert locked.command("token", "revoke", token["id"], "-y").returncode == 0
+    until(lambda: locked.events("host.key_changed"), "h1 has its new key, and its new password")
+    done = locked.command("push-task", "fleet.host.ping", "--host", "h1", "-y", "--wait")
+    assert done.returncode == 0, done.stderr
+    with locked.broker.connect() as admin:
+        users = [user for user in admin.acl_users() if not user.startswith("join-")]
+    assert sorted(users) == ["control", "default", "flower", "h-h1", "p-alice", "test-admin"]
+
+
 def test_the_command_line_of_the_control_plane_needs_no_more_than_its_user(fleet_of_two: Locked) -> None:
     window = Window(users.url(fleet_of_two.broker, "flower"), fleet_of_two.directory / "flower")
     try:
