@@ -82,7 +82,7 @@ KEYS = (
         name="fleet:presence:X",
         type="string",
         writer="host X",
-        reader="principals, control, host X",
+        reader="control, host X",
         ttl="35 s",
         may={"host": "set get mget del", "principal": "exists", "control": "mget del"},
     ),

@@ -124,7 +124,8 @@ ONLY_A_JOINER = """
 #: Flower hears what hosts tell it, and writes nothing.
 ONLY_FLOWER = """
     TIME ; MULTI ; EXEC ; UNWATCH ; DISCARD ; LPUSH fleet:h:h1:q forged ; LPUSH fleet:h:h1:ctl forged ;
-    LRANGE fleet:h:h1:q 0 -1 ; LLEN fleet:h:h1:ctl ; LLEN fleet:h:h1:inbox:1 ; LLEN fleet:reports:h1 ; LPUSH fleet:reports:h1 forged ;
+    LRANGE fleet:h:h1:q 0 -1 ; LLEN fleet:h:h1:ctl ; LLEN fleet:h:h1:inbox:1 ; LLEN fleet:reports:h1 ;
+    LPUSH fleet:reports:h1 forged ;
     LPUSH fleet:reports:p:alice forged ; SADD fleet:reports:dirty h1 ; HGETALL fleet:hosts ;
     HGET fleet:principals alice ; GET fleet:trust ; GET fleet:presence:h1 ; EXISTS fleet:presence:h1 ;
     SET fleet:presence:h1 forged ; MGET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ;

@@ -84,7 +84,7 @@ def test_the_control_plane_needs_no_more_than_its_user_to_let_members_in_and_put
         assert done.returncode == 0, f"{command}: {done.stderr}"
     token = json.loads(locked.command("token", "create", "-o", "json").stdout)
     assert locked.command("token", "revoke", token["id"], "-y").returncode == 0
-    until(lambda: locked.events("host.key_changed"), "h1 has its new key, and its new password")
+    until(lambda: locked.events("host.credential_taken"), "h1 has its new key, and its new password")
     done = locked.command("push-task", "fleet.host.ping", "--host", "h1", "-y", "--wait")
     assert done.returncode == 0, done.stderr
     with locked.broker.connect() as admin:
