@@ -52,7 +52,9 @@ class Life:
                 text = Path(f"/proc/{process.pid}/{name}").read_bytes()
             except OSError:
                 continue
-            self.seen[f"{name} of {process.pid} {text[-60:]!r}" if name == "cmdline" else f"environ of {process.pid}"] = text
+            self.seen[
+                f"{name} of {process.pid} {text[-60:]!r}" if name == "cmdline" else f"environ of {process.pid}"
+            ] = text
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,12 @@ def life(siege: Siege) -> Iterator[Life]:
         found.seen[" ".join(words)] = (done.stdout + done.stderr).encode()
     siege.heard("host.credential_taken", after=before)
     siege.works()
-    for words in (("host", "revoke", "h4", "--yes"), ("principal", "revoke", "bob", "--yes"), ("token", "list"), ("doctor",)):
+    for words in (
+        ("host", "revoke", "h4", "--yes"),
+        ("principal", "revoke", "bob", "--yes"),
+        ("token", "list"),
+        ("doctor",),
+    ):
         done = siege.command(*words)
         found.seen[" ".join(words)] = (done.stdout + done.stderr).encode()
     found.holds("h1 at last", siege.held_by_host("h1"))
@@ -178,8 +185,7 @@ def test_no_secret_is_found_anywhere(life: Life, siege: Siege) -> None:
         (name, place)
         for name, secret in life.used.items()
         for place, text in life.seen.items()
-        if not (name in given and place.startswith("environ"))
-        and any(form in text for form in forms(secret))
+        if not (name in given and place.startswith("environ")) and any(form in text for form in forms(secret))
     ]
     assert leaks == []
 
