@@ -106,10 +106,9 @@ def obtain(session: Session, path: Path) -> Keyring:
     if not known:
         db.take(session, db.Lock.TRUST)
         known = _known(session)
-    held = {key.public: key for key in _read(path)}
     if not known:
-        # with a database that is new, or was lost, the keys in the file go on to be the fleet's
-        return _adopt(session, list(held.values())) if held else _add(session, path, [])
+        return _begin(session, path)
+    held = {key.public: key for key in _read(path)}
     lacking = [key.public for key in known if key.public not in held]
     if lacking:
         raise errors.LocalFault(
@@ -128,20 +127,24 @@ def rotate(session: Session, path: Path, *, by: str) -> Keyring:
 
 
 def retire(session: Session, path: Path, *, by: str) -> Keyring:
-    """Let all keys but the newest count no more; returns the ring of then. See `forget_retired` for the file."""
+    """Let all keys but the newest count no more; returns the ring of now. `prune` takes them out of the file."""
     db.take(session, db.Lock.TRUST)
     ring = obtain(session, path)
     for row in _known(session)[:-1]:
         row.retired_at = clock.now()
         session.add(row)
         audit.record(session, event="key.retired", actor=names.principal_sender(by), data={"key": row.public})
-    session.flush()
     return Keyring([ring.newest])
 
 
-def forget_retired(session: Session, path: Path) -> None:
-    """Leave in the file only the keys that count. Call it after `retire` is committed: a key is gone for good then."""
-    _write(path, obtain(session, path).keys)
+def prune(session: Session, path: Path) -> None:
+    """Take retired keys out of the file. Call it once that is committed: else a key that counts might be lost."""
+    db.take(session, db.Lock.TRUST)
+    retired = {row.public for row in everything(session) if row.retired_at is not None}
+    held = _read(path)
+    kept = [key for key in held if key.public not in retired]
+    if len(kept) < len(held):
+        _write(path, kept)
 
 
 def statement(session: Session, ring: Keyring) -> str:
@@ -178,6 +181,16 @@ def _known(session: Session) -> list[FleetKey]:
     return list(session.exec(query).all())
 
 
+def _begin(session: Session, path: Path) -> Keyring:
+    """Put the first key on record: the newest that the file has, which an interrupted beginning or a lost database has
+    left there, or a new one."""
+    if not (held := _read(path)):
+        return _add(session, path, [])
+    session.add(FleetKey(number=1, public=held[-1].public, created_at=clock.now()))
+    session.flush()
+    return Keyring(held[-1:])
+
+
 def _add(session: Session, path: Path, former: Sequence[KeyPair]) -> Keyring:
     key = KeyPair.generate()
     _write(path, [*former, key])  # before it is on record: a key that nobody holds would be the end of the fleet
@@ -187,15 +200,7 @@ def _add(session: Session, path: Path, former: Sequence[KeyPair]) -> Keyring:
     return Keyring([*former, key])
 
 
-def _adopt(session: Session, keys: Sequence[KeyPair]) -> Keyring:
-    for number, key in enumerate(keys, start=1):
-        session.add(FleetKey(number=number, public=key.public, created_at=clock.now()))
-    session.flush()
-    return Keyring(keys)
-
-
 def _read(path: Path) -> list[KeyPair]:
-    """Return the keys in the file, the newest last; none where there is no file."""
     try:
         text = credentials.read_private(path, what="signing keys")
     except FileNotFoundError:

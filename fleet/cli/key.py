@@ -84,6 +84,6 @@ def retire() -> None:
     with invocation.control_plane(settings) as control:
         keyring.retire(control.session, settings.signing_keys_path, by=settings.resolved_principal)
     with invocation.control_plane(settings) as control:
-        keyring.forget_retired(control.session, settings.signing_keys_path)
+        keyring.prune(control.session, settings.signing_keys_path)
         members.announce_trust(control.session, control.client, control.ring)
     render.say("only the newest key counts now")
