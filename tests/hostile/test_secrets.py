@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def life(siege: Siege) -> Iterator[Life]:
+def life(siege: Siege) -> Life:
     """Token, enrollment by the command line, worker, pushes, rotations of all keys, revocation, and Flower."""
     found = Life()
     made = siege.command("token", "create", "--host-id", "h4", "-o", "json")
@@ -125,7 +124,7 @@ def life(siege: Siege) -> Iterator[Life]:
     for part in siege.parts:
         found.seen[f"log {part.log.name}"] = part.log.read_bytes()
     see_files(siege, found)
-    yield found
+    return found
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -172,7 +171,7 @@ def forms(secret: str) -> list[bytes]:
 def test_a_secret_that_lay_there_would_be_found(life: Life) -> None:
     """The other half of the next test: all was used, and everything was looked at."""
     assert len(set(life.used.values())) >= 20
-    assert min(len(secret) for name, secret in life.used.items() if name not in {"password of control"}) >= 16
+    assert min(len(secret) for name, secret in life.used.items() if name != "password of control") >= 16
     for place in ("log control-0.log", "a dump of the database", "broker's users.acl", "Flower's /api/workers"):
         assert life.seen[place], place
     assert any(b"worker" in text for place, text in life.seen.items() if place.startswith("cmdline"))
