@@ -202,7 +202,8 @@ def publish_hosts(session: Session, client: "redis.Redis", host: str | None = No
         for each in found
         if each.credential
     }
-    gone = published - entries.keys()
+    # one whose next credential is yet to be issued goes by the former: it must not vanish for callers meanwhile
+    gone = published - {each.id for each in found}
     with client.pipeline(transaction=True) as pipeline:
         if gone:
             pipeline.hdel(names.HOSTS, *gone)

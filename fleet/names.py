@@ -10,7 +10,7 @@ random id of an enrollment request.
 | `fleet:h:X:ctl`              | list    | principals, control | host X         | none        | messages to the worker itself; never waits behind work |
 | `fleet:h:X:dead`             | list    | host X            | control        | none        | items that could not be parsed or were refused, newest 1,000 |
 | `fleet:h:X:epoch`            | string  | host X            | host X, control | none        | number of the newest worker session of the host |
-| `fleet:presence:X`           | string  | host X            | principals, control, host X | 35 s        | the heartbeat; a missing key means "not connected" |
+| `fleet:presence:X`           | string  | host X            | control, host X | 35 s           | the heartbeat; a missing key means "not connected", which principals may ask |
 | `fleet:inventory:X`          | string  | host X            | principals, control | 3 × 60 s    | containers of the host; a missing key means "unknown" |
 | `fleet:reports:X`            | list    | host X            | control        | none        | numbered reports of a host, oldest at the tail |
 | `fleet:reports:p:P`          | list    | principal P       | control, principal P | none        | `run.queued` reports of a principal, who looks whether they are still there |

@@ -63,7 +63,9 @@ def rotate() -> None:
 def retire() -> None:
     """Let all keys but the newest count no more.
 
-    A host that has not been online since the last `rotate` has not heard of the newest key and has to enroll again.
+    A host that has not been online since the last `rotate` has not heard of the newest key and has to enroll again, and
+    a principal that has not pushed since needs a new file. Results from before are not believed any more. So wait a day
+    or more after `rotate`, unless the former key was stolen.
     """
     from fleet import clock, keyring, members, principals
 

@@ -40,8 +40,10 @@ class Window(Flower):  # type: ignore[misc]
         self.add_handlers(r".*", list(pages.HANDLERS))
 
 
-def main(settings: Settings, *, say: Callable[[str], None]) -> int:
+def main(settings: Settings, *, say: Callable[[str], None], private: bool) -> int:
     """Run Flower until it is told to stop; `say` gets what people should see, once.
+
+    With `private` a person reads that and nobody keeps it, so a password that was made just now is shown.
 
     Raises `errors.LocalFault` where the port is taken, `errors.BrokerRefused` where the broker does not take us. A
     broker that is merely away is waited for.
@@ -62,7 +64,9 @@ def main(settings: Settings, *, say: Callable[[str], None]) -> int:
             remedy="choose another: --port N, FLEET_FLOWER_PORT, FLEET_FLOWER_ADDRESS",
         ) from exc
     say(f"Flower: http://{settings.flower_address}:{settings.flower_port}  user {settings.flower_user}")
-    if made:
+    if made and not private:
+        say(f"Password: in {path(settings)}")
+    elif made:
         say(f"Password (shown this once, kept in {path(settings)}): {password.get_secret_value()}")
     log.info("flower.started", address=settings.flower_address, port=settings.flower_port)
     window.start()

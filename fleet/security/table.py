@@ -82,9 +82,9 @@ KEYS = (
         name="fleet:presence:X",
         type="string",
         writer="host X",
-        reader="principals, control, host X",
+        reader="control, host X",
         ttl="35 s",
-        may={"host": "set get mget del", "principal": "exists mget", "control": "del"},
+        may={"host": "set get mget del", "principal": "exists", "control": "mget del"},
     ),
     Key(
         name="fleet:inventory:X",
@@ -124,7 +124,7 @@ KEYS = (
         writer="control",
         reader="principals",
         ttl="none",
-        may={"principal": "hget hgetall hkeys hexists", "control": "hset hdel"},
+        may={"principal": "hget hgetall hkeys", "control": "hset hdel"},
     ),
     Key(
         name="fleet:principals",
@@ -164,7 +164,7 @@ KEYS = (
         writer="control",
         reader="control",
         ttl="10 s",
-        may={"principal": "exists", "control": "watch get set pexpire del"},
+        may={"control": "exists watch get set pexpire del"},
     ),
     Key(
         name="fleet:control:withdrawn",
@@ -210,7 +210,7 @@ SESSION: Mapping[Role, str] = {
     "host": "ping time multi exec unwatch client|setname client|setinfo",
     "principal": "ping time multi exec client|setname client|setinfo",
     "joiner": "time client|setname client|setinfo",
-    "flower": "ping info multi exec client|setname client|setinfo",
+    "flower": "ping info client|setname client|setinfo",
     "control": "unwatch info scan pubsub|numsub client|kill client|list config|get"
     " acl|setuser acl|deluser acl|users acl|list acl|getuser acl|log acl|save acl|load",
 }

@@ -82,7 +82,7 @@ ONLY_A_HOST = """
     PUBLISH /h-h1-x.celeryev/task.multi forged ; SUBSCRIBE fleet:watch ; SUBSCRIBE celery-task-meta-h1:{run} ;
     SUBSCRIBE celery-task-meta-h2:{run} ; UNSUBSCRIBE ; LPUSH fleet:reports:h10 forged ;
     LPUSH fleet:reports:p:alice forged ; SCARD fleet:reports:dirty ; HGET fleet:hosts h1 ; HGETALL fleet:hosts ;
-    HKEYS fleet:hosts ; HEXISTS fleet:hosts h2 ; HGET fleet:principals alice ; GET fleet:trust ;
+    HKEYS fleet:hosts ; HEXISTS fleet:hosts h2 ; HGET fleet:principals alice ; EXISTS fleet:trust ;
     EXISTS fleet:control:lease ; LPUSH fleet:enroll:requests forged ;
     LPUSH fleet:enroll:reply:{token}:request forged ; BRPOP fleet:enroll:reply:{token}:request 1 ; DEL fleet:h:h1:q ;
     LTRIM fleet:h:h1:q 1 0 ; DEL fleet:presence:h1 fleet:presence:h2 ; WATCH fleet:h:h1:epoch fleet:control:lease ;
@@ -93,6 +93,7 @@ ONLY_A_HOST = """
 ONLY_A_PRINCIPAL = """
     INFO ; LPUSH fleet:h:h2:inbox:1 forged ; LPUSH fleet:h:h2:dead forged ; RPUSH fleet:h:h2:ctl forged ;
     LLEN fleet:h:h2:ctl ; LLEN fleet:h:h2:inbox:1 ; EXISTS fleet:h:h2:q ; GET fleet:presence:h2 ;
+    MGET fleet:presence:h1 fleet:presence:h2 ; EXISTS fleet:control:lease ; HEXISTS fleet:hosts h2 ;
     SET fleet:presence:h3 forged ; LPUSH fleet:reports:h1 forged ; LRANGE fleet:reports:p:alice 0 -1 ;
     LTRIM fleet:reports:p:alice 1 0 ; RPOP fleet:reports:p:alice ; LREM fleet:reports:p:alice 0 report ;
     DEL fleet:reports:p:alice ; LLEN fleet:reports:p:alice ; SCARD fleet:reports:dirty ;
@@ -122,8 +123,9 @@ ONLY_A_JOINER = """
 
 #: Flower hears what hosts tell it, and writes nothing.
 ONLY_FLOWER = """
-    TIME ; UNWATCH ; DISCARD ; LPUSH fleet:h:h1:q forged ; LPUSH fleet:h:h1:ctl forged ; LRANGE fleet:h:h1:q 0 -1 ;
-    LLEN fleet:h:h1:ctl ; LLEN fleet:h:h1:inbox:1 ; LLEN fleet:reports:h1 ; LPUSH fleet:reports:h1 forged ;
+    TIME ; MULTI ; EXEC ; UNWATCH ; DISCARD ; LPUSH fleet:h:h1:q forged ; LPUSH fleet:h:h1:ctl forged ;
+    LRANGE fleet:h:h1:q 0 -1 ; LLEN fleet:h:h1:ctl ; LLEN fleet:h:h1:inbox:1 ; LLEN fleet:reports:h1 ;
+    LPUSH fleet:reports:h1 forged ;
     LPUSH fleet:reports:p:alice forged ; SADD fleet:reports:dirty h1 ; HGETALL fleet:hosts ;
     HGET fleet:principals alice ; GET fleet:trust ; GET fleet:presence:h1 ; EXISTS fleet:presence:h1 ;
     SET fleet:presence:h1 forged ; MGET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ;
@@ -141,6 +143,7 @@ HARMLESS = {
         "SADD fleet:reports:dirty h2": "the control plane looks once, and finds nothing new",
         "SADD fleet:reports:dirty p:bob": "likewise",
         "LPUSH fleet:h:h1:q forged": "it is root on that host already",
+        "GET fleet:trust": "public keys, and whose credentials count",
         "CLIENT SETNAME control": "a name is a label in CLIENT LIST; nobody decides by it",
     },
     "p-alice": {
@@ -149,8 +152,7 @@ HARMLESS = {
         "LPUSH fleet:h:nobody:q forged": "nobody reads it; the control plane knows its hosts",
         "LLEN fleet:h:h1:q": "how long a queue is decides whether to push",
         "GET celery-task-meta-h1:{run}": "results are for principals",
-        "MGET fleet:presence:h1 fleet:presence:h2": "so is presence",
-        "EXISTS fleet:control:lease": "whether anybody records; not whose the lease is",
+        "EXISTS fleet:presence:h1 fleet:presence:h2": "whom a push would reach",
         "HGET fleet:principals bob": "a credential is public: it says who may do what, signed",
         "SADD fleet:reports:dirty h2": "the control plane looks once, and finds nothing new",
     },

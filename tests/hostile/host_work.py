@@ -3,19 +3,22 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, cast
 
 import kombu
+from pydantic import SecretStr
 
-from fleet import clock, names, presence
+from fleet import clock, credentials, names, presence
 from fleet.contracts.presence import Heartbeat
 from fleet.contracts.reports import Kind
+from tests import factories
 from tests.hostile.stage import HOST, Needs, Stage
-from tests.services.sessions import Session
-from workers.host import consumer, epoch, inboxes, publish
+from tests.services.sessions import BrokerTime, Session
+from workers.host import consumer, epoch, inboxes, publish, session
 from workers.host.control import ControlList
-from workers.host.guard import DEAD_LETTERS, Guard
+from workers.host.own import Own
+from workers.host.refusals import DEAD_LETTERS, Refusals
 from workers.host.sender import Sender
 from workers.host.strays import Strays
 
@@ -65,24 +68,27 @@ def put_strays_back(stage: Stage) -> None:
 
 
 def read_the_control_list(stage: Stage) -> None:
-    stage.admin.lpush(names.control(HOST), "no message of ours")
-    listing = ControlList(stage.client(), {}, host=HOST, epoch=1, on_superseded=lambda _newer: None)
+    stage.admin.lpush(names.control(HOST), "signed by nobody")
+    refused: list[bytes] = []
+    listing = ControlList(
+        stage.client(),
+        {},
+        own=_own(stage),
+        epoch=1,
+        clock=BrokerTime(),
+        on_superseded=lambda _newer: None,
+        on_refused=lambda item, _reason, _detail: refused.append(item),
+    )
     listing.catch_up()
+    assert refused == [b"signed by nobody"]
     assert not stage.admin.exists(names.control(HOST))
 
 
 def bury_what_is_no_message(stage: Stage) -> None:
     stage.admin.lpush(names.dead(HOST), *["letter"] * DEAD_LETTERS)
     with _session(stage) as session:
-        guard = Guard(
-            host=HOST,
-            tasks=(),
-            journal=session.journal,
-            outbox=session.outbox,
-            clock=session.time,
-            client=stage.client(),
-        )
-        guard.malformed(b"no message", "none")
+        refusals = Refusals(session.outbox, stage.client(), host=HOST, clock=session.time)
+        refusals.report(b"no message", "malformed", "none")
     assert stage.admin.llen(names.dead(HOST)) == DEAD_LETTERS
 
 
@@ -90,7 +96,7 @@ def report(stage: Stage) -> None:
     with _session(stage) as session:
         claim = session.begun()
         session.endings.succeed(claim, reply={}, duration_seconds=0.1)
-        Sender(session.outbox, stage.client(), host=HOST).send(session.outbox.unsent())
+        Sender(session.outbox, stage.client(), _own(stage)).send(session.outbox.unsent())
     assert stage.admin.exists(names.result(claim.run_id))
 
 
@@ -98,7 +104,7 @@ def look_after_reports(stage: Stage) -> None:
     with _session(stage) as session:
         session.outbox.report(Kind.HOST_REGISTERED)
         session.outbox.mark_sent(session.outbox.unsent())
-        Sender(session.outbox, stage.client(), host=HOST)._look_after_sent()
+        Sender(session.outbox, stage.client(), _own(stage))._look_after_sent()
         assert session.outbox.unsent(), "the broker has it no longer, so it is sent again"
 
 
@@ -117,6 +123,13 @@ def check_its_health(stage: Stage) -> None:
     assert presence.read(stage.client(), [HOST])[HOST]
 
 
+def learn_whom_to_trust(stage: Stage) -> None:
+    stage.admin.set(names.TRUST, factories.statement(version=2))
+    worker = SimpleNamespace(_link=stage.client(), _own=_own(stage))
+    session.Session._learn_trust(cast("session.Session", worker))
+    assert worker._own.trust.version == 2
+
+
 def write_its_inventory(stage: Stage) -> None:
     interval = timedelta(seconds=60)
     publish.InventoryKey(stage.client(), host=HOST, interval=interval, clock=clock.BrokerClock()).write(())
@@ -125,7 +138,7 @@ def write_its_inventory(stage: Stage) -> None:
 
 def tell_flower(stage: Stage) -> None:
     with _consuming(stage) as connection:
-        app: Any = consumer.make_app(HOST, stage.url, **_OPTIONS, inbox=INBOX, link=stage.client())
+        app: Any = consumer.make_app(HOST, stage.address, **_options(stage))
         app.events.Dispatcher(connection, hostname=names.worker_node(HOST)).send("worker-heartbeat")
 
 
@@ -165,6 +178,7 @@ NEEDS: Needs = MappingProxyType(
             "+set": report,
         },
         "fleet:reports:h1": {"%W~fleet:reports:h1": report, "+lpush": report, "+llen": look_after_reports},
+        "fleet:trust": {"%R~fleet:trust": learn_whom_to_trust, "+get": learn_whom_to_trust},
         "fleet:reports:dirty": {"%W~fleet:reports:dirty": report, "+sadd": report},
         "&celery-task-meta-h1:*": {
             "&celery-task-meta-h1:*": report,
@@ -173,16 +187,30 @@ NEEDS: Needs = MappingProxyType(
         },
     }
 )
-_OPTIONS: dict[str, Any] = {
-    "takes_work": lambda: True,
-    "on_reconciled": lambda: None,
-    "on_malformed": lambda _item, _problem: None,
-}
+
+
+def _own(stage: Stage) -> Own:
+    """Return what the host's parts know of it, with its user at the stage's broker."""
+    held = factories.credential(HOST).model_copy(update={"broker_url": SecretStr(stage.address.url)})
+    path = stage.directory / "credential.json"
+    credentials.save(path, held)
+    return Own(path, held)
+
+
+def _options(stage: Stage) -> dict[str, Any]:
+    return {
+        "takes_work": lambda: True,
+        "on_reconciled": lambda: None,
+        "on_malformed": lambda _item, _problem: None,
+        "inbox": INBOX,
+        "link": stage.client(),
+        "login": _own(stage).login,
+    }
 
 
 @contextmanager
 def _consuming(stage: Stage, **options: Any) -> Iterator[Any]:
-    app = consumer.make_app(HOST, stage.url, **{**_OPTIONS, **options}, inbox=INBOX, link=stage.client())
+    app = consumer.make_app(HOST, stage.address, **{**_options(stage), **options})
     with app.connection_for_read() as connection:
         yield connection
 

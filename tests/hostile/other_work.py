@@ -3,44 +3,53 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from celery.events import EventReceiver
-from flower.utils.broker import Redis
 
-from fleet import joining, names, tokens
+from fleet import joining, names
 from fleet.broker import connection
-from fleet.contracts.enrollment import EnrollmentAnswer
+from fleet.contracts.enrollment import EnrollmentAnswer, SignedAnswer
 from fleet.flower.app import _celery
-from tests.hostile.stage import HOST, TOKEN, Needs, Stage
+from fleet.flower.queues import Queues
+from fleet.security import sealing
+from fleet.security.keys import Purpose, fingerprint
+from fleet.tokens import Token
+from tests import factories
+from tests.hostile.stage import HOST, SECRET, TOKEN, Needs, Stage
 from tests.services.waiting import until
+from workers.control.enrollment import _opened
 
 
 def join(stage: Stage) -> None:
-    text = replace(tokens.new(broker_url=stage.url), id=TOKEN).text()
+    ring = factories.ring()
+    stage.admin.set(names.TRUST, factories.statement())
+    token = Token(TOKEN, SECRET, fingerprint(ring.newest.public), stage.broker.url).text()
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, text, host=HOST, version="test", patience=timedelta(seconds=4))
+        joined = pool.submit(joining.join, token, host=HOST, version="test", patience=timedelta(seconds=4))
         item: Any = until(lambda: joined.done() or stage.admin.rpop(names.ENROLL_REQUESTS), "a request", timeout=4)
         if item is not True:
-            request = json.loads(item)
-            answer = EnrollmentAnswer(request_id=request["request_id"], outcome="accepted", host=HOST)
-            stage.admin.lpush(names.enroll_reply(TOKEN, request["request_id"]), answer.model_dump_json())
+            request = _opened(item.encode(), ring)
+            answer = EnrollmentAnswer(
+                request_id=request.request_id,
+                outcome="accepted",
+                host=HOST,
+                credential=ring.issue(factories.identity(HOST, key=request.key)),
+                trust=factories.statement(),
+            ).model_dump_json()
+            signed = SignedAnswer(text=answer, signature=ring.newest.sign(Purpose.ENROLLMENT, answer.encode()))
+            sealed = sealing.seal(signed.model_dump_json().encode(), request.answer_to)
+            stage.admin.lpush(names.enroll_reply(TOKEN, request.request_id), sealed)
         assert joined.result().host == HOST
-
-
-def fetch_the_fleets_keys(stage: Stage) -> None:
-    stage.admin.set(names.TRUST, "keys")
-    assert stage.client().get(names.TRUST) == "keys"
 
 
 JOINER_NEEDS: Needs = MappingProxyType(
     {
         "": {"+time": join, "+client|setname": join, "+client|setinfo": join},
-        "fleet:trust": {"%R~fleet:trust": fetch_the_fleets_keys, "+get": fetch_the_fleets_keys},
+        "fleet:trust": {"%R~fleet:trust": join, "+get": join},
         "fleet:enroll:requests": {"%W~fleet:enroll:requests": join, "+lpush": join},
         f"fleet:enroll:reply:{TOKEN}:*": {f"~fleet:enroll:reply:{TOKEN}:*": join, "+brpop": join},
     }
@@ -48,7 +57,7 @@ JOINER_NEEDS: Needs = MappingProxyType(
 
 
 def check_the_broker(stage: Stage) -> None:
-    assert connection.check(stage.client(), stage.url)
+    assert connection.check(stage.client(), stage.address)
 
 
 def listen(stage: Stage) -> None:
@@ -59,8 +68,8 @@ def listen(stage: Stage) -> None:
         heard.append(event)
         raise RuntimeError("not understood")
 
-    with ThreadPoolExecutor(1) as pool, _celery(stage.url).connection_for_read() as opened:
-        receiver = EventReceiver(opened, handlers={"*": hear}, app=_celery(stage.url))
+    with ThreadPoolExecutor(1) as pool, _celery(stage.address).connection_for_read() as opened:
+        receiver = EventReceiver(opened, handlers={"*": hear}, app=_celery(stage.address))
         listening = pool.submit(receiver.capture, limit=None, timeout=3, wakeup=False)
         until(lambda: stage.admin.pubsub_numpat() or listening.done(), "it listens", timeout=4)
         event = json.dumps({"type": "worker-heartbeat", "hostname": "h1@fleet", "timestamp": 1.0, "utcoffset": 0})
@@ -76,8 +85,9 @@ def listen(stage: Stage) -> None:
 
 def show_how_long_queues_are(stage: Stage) -> None:
     stage.admin.lpush(names.queue(HOST), "message")
-    shown = Redis(stage.url, broker_options={"priority_steps": [0]})
-    assert asyncio.run(shown.queues([names.queue(HOST)])) == [{"name": names.queue(HOST), "messages": 1}]
+    assert asyncio.run(Queues(stage.address).queues([names.queue(HOST)])) == [
+        {"name": names.queue(HOST), "messages": 1}
+    ]
 
 
 FLOWER_NEEDS: Needs = MappingProxyType(
@@ -85,8 +95,6 @@ FLOWER_NEEDS: Needs = MappingProxyType(
         "": {
             "+ping": listen,
             "+info": check_the_broker,
-            "+multi": show_how_long_queues_are,
-            "+exec": show_how_long_queues_are,
             "+client|setname": check_the_broker,
             "+client|setinfo": check_the_broker,
         },

@@ -25,7 +25,8 @@ def prepare(broker: Broker) -> None:
     lock(broker)
     hosts = [acl.host(host, hashes(f"h-{host}")) for host in ("h1", *OTHERS)]
     joiners = [acl.joiner(token, hashes(f"join-{token}")) for token in (TOKEN, OTHER_TOKEN)]
-    admit(broker, *hosts, *joiners, acl.principal(BOB, hashes(f"p-{BOB}")))
+    principals = [acl.principal(name, hashes(f"p-{name}")) for name in (PRINCIPAL, BOB)]
+    admit(broker, *hosts, *joiners, *principals)
     with broker.connect() as admin, admin.pipeline() as pipe:
         for host in ("h1", *OTHERS):
             for a_list in (names.queue(host), names.inbox(host, 1), names.control(host), names.dead(host)):

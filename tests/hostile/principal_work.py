@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from fleet import errors, names, presence, settings
+from fleet import credentials, errors, names, settings
 from fleet.broker import results
 from fleet.cli import ps
-from fleet.cli.waiting import Earlier
 from fleet.client import Fleet
+from fleet.contracts import registry
+from fleet.security import signing
+from tests import factories
 from tests.hostile.stage import HOST, Needs, Stage
 from tests.services.locked import PRINCIPAL
 from tests.services.waiting import until
@@ -31,7 +33,7 @@ def push(stage: Stage) -> None:
 
 def push_to_nobody(stage: Stage) -> None:
     with _fleet(stage) as fleet, pytest.raises(errors.HostNotEnrolled):
-        fleet.dispatcher.require_host("h2", queues=False)
+        fleet.dispatcher.require_host("h2", registry.get("fleet.host.ping"), queues=False)
 
 
 def cancel(stage: Stage) -> None:
@@ -81,30 +83,10 @@ def watch(stage: Stage) -> None:
         assert next(watching.events(timeout=2)) == {"event": "news"}
 
 
-def see_who_is_present(stage: Stage) -> None:
-    assert presence.read(stage.client(), [HOST]) == {HOST: None}, "what lies there is no heartbeat"
-
-
 def see_containers(stage: Stage) -> None:
     stage.admin.set(names.inventory(HOST), json.dumps({"containers": []}))
     with _fleet(stage) as fleet:
         assert ps._inventories(fleet, [HOST]) == {HOST: []}
-
-
-def ask_for_a_task_that_nobody_knows(stage: Stage) -> None:
-    stage.admin.set(names.CONTROL_LEASE, "somebody's")
-    with _fleet(stage) as fleet, pytest.raises(errors.NotFound):
-        Earlier(fleet=fleet, run_ids=())._refuse_unknown([names.new_run_id(HOST)])
-
-
-def fetch_its_credential(stage: Stage) -> None:
-    stage.admin.hset(names.PRINCIPALS, PRINCIPAL, "credential")
-    assert stage.client().hget(names.PRINCIPALS, PRINCIPAL) == "credential"
-
-
-def fetch_the_fleets_keys(stage: Stage) -> None:
-    stage.admin.set(names.TRUST, "keys")
-    assert stage.client().get(names.TRUST) == "keys"
 
 
 NEEDS: Needs = MappingProxyType(
@@ -119,7 +101,7 @@ NEEDS: Needs = MappingProxyType(
         },
         "fleet:h:*:q": {"%W~fleet:h:*:q": push, "+lpush": push, "+llen": push},
         "fleet:h:*:ctl": {"%W~fleet:h:*:ctl": cancel, "+lpush": cancel},
-        "fleet:presence:*": {"%R~fleet:presence:*": push, "+exists": push, "+mget": see_who_is_present},
+        "fleet:presence:*": {"%R~fleet:presence:*": push, "+exists": push},
         "fleet:inventory:*": {"%R~fleet:inventory:*": see_containers, "+mget": see_containers},
         "fleet:reports:p:alice": {"~fleet:reports:p:alice": push, "+lpush": push, "+lpos": wait_for_the_record},
         "fleet:reports:dirty": {"%W~fleet:reports:dirty": push, "+sadd": push},
@@ -128,14 +110,9 @@ NEEDS: Needs = MappingProxyType(
             "+hget": push,
             "+hgetall": push,
             "+hkeys": push_to_nobody,
-            "+hexists": cancel,
         },
-        "fleet:principals": {"%R~fleet:principals": fetch_its_credential, "+hget": fetch_its_credential},
-        "fleet:trust": {"%R~fleet:trust": fetch_the_fleets_keys, "+get": fetch_the_fleets_keys},
-        "fleet:control:lease": {
-            "%R~fleet:control:lease": ask_for_a_task_that_nobody_knows,
-            "+exists": ask_for_a_task_that_nobody_knows,
-        },
+        "fleet:principals": {"%R~fleet:principals": push, "+hget": push},
+        "fleet:trust": {"%R~fleet:trust": push, "+get": push},
         "celery-task-meta-*:*": {
             "%R~celery-task-meta-*:*": look_at_a_result,
             "+get": look_at_a_result,
@@ -154,10 +131,14 @@ NEEDS: Needs = MappingProxyType(
 @contextmanager
 def _fleet(stage: Stage) -> Iterator[Fleet]:
     """Open the principal's fleet, in which one host is enrolled and connected."""
-    entry = {"labels": {}, "membership": "accepted", "availability": "active"}
-    stage.admin.hset(names.HOSTS, HOST, json.dumps(entry))
+    own = settings.load(state_dir=stage.directory, principal=PRINCIPAL)
+    held = factories.principal_credential(PRINCIPAL, broker_url=stage.address.url)
+    credentials.save_principal(own.principal_path(PRINCIPAL), held)
+    stage.admin.set(names.TRUST, factories.statement())
+    stage.admin.hset(names.PRINCIPALS, PRINCIPAL, held.credential)
+    stage.admin.hset(names.HOSTS, HOST, factories.entry(HOST))
     stage.admin.set(names.presence(HOST), "a heartbeat")
-    fleet = Fleet(settings.load(state_dir=stage.directory, broker_url=stage.url, principal=PRINCIPAL))
+    fleet = Fleet(own)
     try:
         yield fleet
     finally:
@@ -170,7 +151,8 @@ def _has_looked(stage: Stage) -> bool:
 
 def _result(run: str) -> str:
     reply: dict[str, Any] = {"host": HOST, "echo": "", "time": 1.0}
-    return json.dumps(results.success_meta(run, reply, date_done="2026-01-01T00:00:00+00:00"))
+    meta = results.success_meta(run, reply, date_done="2026-01-01T00:00:00+00:00")
+    return signing.sign_result(meta, factories.key(HOST), factories.ring().issue(factories.identity(HOST)))
 
 
 def _answer(stage: Stage, run: str) -> None:

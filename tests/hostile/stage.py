@@ -9,12 +9,14 @@ from pathlib import Path
 import kombu
 import redis
 
+from fleet.address import Address
 from fleet.broker.connection import connect
 from tests.services import locked
 from tests.services.broker import Broker
 
 HOST = "h1"
-TOKEN = "0123456789abcdef"
+#: Id and secret of the joiner's token.
+TOKEN, SECRET = "0123456789abcdef", "s" * 43
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class Stage:
     _stack: ExitStack
 
     @property
-    def url(self) -> str:
-        return locked.url(self.broker, self.user)
+    def address(self) -> Address:
+        return locked.address(self.broker, self.user)
 
     def client(self, *, name: str = "work") -> "redis.Redis":
         """Return a client of the user, connected anew."""
-        return connected(self.url, self._stack, name=name)
+        return connected(self.address, self._stack, name=name)
 
 
 Work = Callable[[Stage], None]
@@ -42,8 +44,8 @@ Work = Callable[[Stage], None]
 Needs = Mapping[str, Mapping[str, Work]]
 
 
-def connected(url: str, stack: ExitStack, *, name: str) -> "redis.Redis":
-    client = connect(url, name=name, connections=3, timeout=timedelta(seconds=4))
+def connected(address: Address, stack: ExitStack, *, name: str) -> "redis.Redis":
+    client = connect(address, name=name, connections=3, timeout=timedelta(seconds=4))
     stack.callback(client.connection_pool.disconnect)
     return client
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from fleet import tokens
+from fleet.broker import login
 from fleet.security import acl
 from tests.hostile import host_work, other_work, principal_work
-from tests.hostile.stage import HOST, TOKEN, Needs, Work, stage
+from tests.hostile.stage import HOST, SECRET, TOKEN, Needs, Work, stage
 from tests.services.broker import Broker
 from tests.services.locked import PRINCIPAL, admit, denials, hashes
 
 ROLES: dict[acl.User, Needs] = {
     acl.host(HOST, hashes(f"h-{HOST}")): host_work.NEEDS,
     acl.principal(PRINCIPAL, hashes(f"p-{PRINCIPAL}")): principal_work.NEEDS,
-    acl.joiner(TOKEN, hashes(f"join-{TOKEN}")): other_work.JOINER_NEEDS,
+    acl.joiner(TOKEN, [login.hashed(tokens.broker_password(SECRET))]): other_work.JOINER_NEEDS,
     acl.flower(hashes("flower")): other_work.FLOWER_NEEDS,
 }
 #: Words that grant nothing; what they are for is tested in tests/integration/test_broker_users.py.

@@ -48,7 +48,7 @@ def admin(hunted: Broker) -> Iterator["redis.Redis"]:
 
 def attack(broker: Broker, user: str, *words: str) -> Any:
     """Run one command with somebody's credentials on a connection of its own."""
-    client = connect(locked.url(broker, user), name="attack")
+    client = connect(locked.address(broker, user), name="attack")
     try:
         return client.execute_command(*words)
     finally:
@@ -87,7 +87,7 @@ def test_what_is_allowed_beyond_its_work_changes_nothing_of_others(
 @pytest.mark.parametrize("user", LISTS)
 def test_no_transaction_smuggles_anything_in(hunted: Broker, admin: "redis.Redis", user: str) -> None:
     before = prey.digest(admin)
-    client = connect(locked.url(hunted, user), name="attack")
+    client = connect(locked.address(hunted, user), name="attack")
     pipe = client.pipeline(transaction=True)
     pipe.set("elsewhere", "forged")
     with pytest.raises(redis.exceptions.NoPermissionError):
@@ -104,7 +104,7 @@ def test_nobody_becomes_anybody_else_without_a_password(hunted: Broker, user: st
         for command in (("AUTH", other, password), ("HELLO", "3", "AUTH", other, password)):
             with pytest.raises(redis.RedisError, match=r"WRONGPASS|invalid username-password"):
                 attack(hunted, user, *command)
-    client = connect(locked.url(hunted, user), name="attack")
+    client = connect(locked.address(hunted, user), name="attack")
     connection: Any = client.connection_pool.get_connection()
     try:
         connection.send_command("RESET")
@@ -117,7 +117,7 @@ def test_nobody_becomes_anybody_else_without_a_password(hunted: Broker, user: st
 
 
 def test_nobody_comes_in_without_a_name(hunted: Broker) -> None:
-    client = connect(hunted.url, name="attack")
+    client = connect(hunted.address, name="attack")
     try:
         with pytest.raises(redis.AuthenticationError):
             client.ping()

@@ -46,20 +46,19 @@ KEYS = (
 ALLOWED: dict[str, tuple[set[str], set[tuple[str, str]]]] = {
     "h-h1": (
         {"ping", "time", "multi", "exec", "unwatch", "client|setname", "client|setinfo"},
-        {("sadd", names.REPORTS_DIRTY)},
+        {("sadd", names.REPORTS_DIRTY), ("get", names.TRUST)},
     ),
     "p-alice": (
         {"ping", "time", "multi", "exec", "client|setname", "client|setinfo", "unsubscribe"},
         {
             *((command, names.queue(host)) for command in ("lpush", "llen") for host in ("h2", "h10")),
             ("lpush", names.control("h2")),
-            *((command, names.presence(host)) for command in ("exists", "mget") for host in ("h2", "h1-x")),
+            *(("exists", names.presence(host)) for host in ("h2", "h1-x")),
             ("mget", names.inventory("h2")),
             ("sadd", names.REPORTS_DIRTY),
-            *((command, names.HOSTS) for command in ("hget", "hgetall", "hkeys", "hexists")),
+            *((command, names.HOSTS) for command in ("hget", "hgetall", "hkeys")),
             ("hget", names.PRINCIPALS),
             ("get", names.TRUST),
-            ("exists", names.CONTROL_LEASE),
             *((command, _RESULT) for command in ("get", "mget", "subscribe")),
         },
     ),
@@ -68,7 +67,7 @@ ALLOWED: dict[str, tuple[set[str], set[tuple[str, str]]]] = {
         {("get", names.TRUST), ("lpush", names.ENROLL_REQUESTS)},
     ),
     "flower": (
-        {"ping", "info", "multi", "exec", "client|setname", "client|setinfo", "punsubscribe"},
+        {"ping", "info", "client|setname", "client|setinfo", "punsubscribe"},
         {("llen", names.queue("h2")), ("llen", names.queue("h10"))},
     ),
 }

@@ -51,16 +51,45 @@ def test_what_the_broker_lost_is_sent_and_written_again(fleet_of_two: Locked) ->
 def test_the_command_line_of_a_principal_needs_no_more_than_its_user(fleet_of_two: Locked, tmp_path: Path) -> None:
     """On a machine of its own, without the control plane's database."""
     own = {
-        "FLEET_BROKER_URL": users.url(fleet_of_two.broker, "p-alice"),
+        "FLEET_BROKER_URL": users.url(fleet_of_two.broker, "nobody"),  # where the broker is, its file knows
+        "FLEET_PRINCIPAL_FILE": str(fleet_of_two.settings.principal_path("alice")),
         "FLEET_STATE_DIR": str(tmp_path / "own"),
         "FLEET_DATABASE_URL": f"sqlite:///{tmp_path / 'none.db'}",
     }
     pushed = fleet_of_two.command("push-task", "fleet.host.ping", "--all", "-y", "--wait", "-o", "json", **own)
     assert pushed.returncode == 0, pushed.stderr
     run = json.loads(pushed.stdout)["runs"][0]["id"]
-    for words in (("ps",), ("task", "wait", run), ("task", "cancel", run), ("health", "control")):
+    for words in (("ps",), ("task", "wait", run), ("task", "cancel", run)):
         done = fleet_of_two.command(*words, **own)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_control_plane_needs_no_more_than_its_user_to_let_members_in_and_put_them_out(locked: Locked) -> None:
+    locked.start_control()
+    locked.enroll("h1")
+    locked.start_worker("h1")
+    locked.enroll("h2")
+    for command in (
+        "principal create bob --level student",
+        "principal set-level bob supervised",
+        "principal rotate bob",
+        "principal list",
+        "principal revoke bob",
+        "key rotate",
+        "key list",
+        "host rotate h1",
+        "host revoke h2",
+    ):
+        done = locked.command(*command.split(), "-y")
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    token = json.loads(locked.command("token", "create", "-o", "json").stdout)
+    assert locked.command("token", "revoke", token["id"], "-y").returncode == 0
+    until(lambda: locked.events("host.credential_taken"), "h1 has its new key, and its new password")
+    done = locked.command("push-task", "fleet.host.ping", "--host", "h1", "-y", "--wait")
+    assert done.returncode == 0, done.stderr
+    with locked.broker.connect() as admin:
+        users = [user for user in admin.acl_users() if not user.startswith("join-")]
+    assert sorted(users) == ["control", "default", "flower", "h-h1", "p-alice", "test-admin"]
 
 
 def test_the_command_line_of_the_control_plane_needs_no_more_than_its_user(fleet_of_two: Locked) -> None:

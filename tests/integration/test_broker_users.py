@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from fleet import errors, names
+from fleet import address, errors, names
 from fleet.broker.connection import connect
 from fleet.security import acl, broker_users
 from tests.services.broker import ADMIN, ADMIN_PASSWORD, Broker
@@ -30,7 +30,7 @@ def caller(any_broker: Broker) -> Iterator["redis.Redis"]:
 
 @contextmanager
 def _as(broker: Broker, user: str, password: str = SECRET, *, timeout: int = 5) -> Iterator["redis.Redis"]:
-    client = connect(broker.url_for(user, password), name="test", timeout=timedelta(seconds=timeout))
+    client = connect(address.parse(broker.url_for(user, password)), name="test", timeout=timedelta(seconds=timeout))
     try:
         yield client
     finally:
@@ -203,7 +203,7 @@ def test_errors_of_the_broker_are_fleets(any_broker: Broker, caller: "redis.Redi
                 refused()
     with pytest.raises(errors.BrokerUnavailable, match="unknown-word"):
         broker_users.apply(caller, [acl.User("h-h1", ("unknown-word",))])
-    nobody = connect(f"redis://127.0.0.1:{free_port()}/0", name="test")
+    nobody = connect(address.parse(f"redis://127.0.0.1:{free_port()}/0"), name="test")
     with nobody, pytest.raises(errors.BrokerUnavailable, match="cannot be reached"):
         broker_users.run_id(nobody)
 

@@ -17,6 +17,7 @@ from fleet.broker import connection
 from tests import factories
 from tests.services import database as databases
 from tests.services.broker import Broker
+from tests.services.freezing import frozen
 from tests.services.system import Part, System
 from tests.services.waiting import until
 
@@ -143,11 +144,8 @@ def test_it_ends_soon_although_the_broker_has_fallen_silent(system: System) -> N
     control = system.start_control()
     server = system.broker.process
     assert server is not None
-    server.send_signal(signal.SIGSTOP)
-    try:
+    with frozen(server.pid):
         code, seconds = stop(control)
-    finally:
-        server.send_signal(signal.SIGCONT)
     assert code == 0
     assert seconds < 6
 

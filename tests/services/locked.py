@@ -1,18 +1,25 @@
-"""A fleet for tests on a broker whose `default` user is off: each part has a user of its own."""
+"""A fleet for tests on a broker whose `default` user is off: each part has a user of its own.
 
-import hashlib
-from collections.abc import Iterator, Mapping
+The control plane and Flower are given theirs, as by whoever sets a broker up; the control plane makes all others.
+"""
+
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlmodel import Session
 
-from fleet import credentials, db, enrollment, joining, tokens
+from fleet import address as addresses
+from fleet import db, keyring
 from fleet import settings as fleet_settings
+from fleet.address import Address
+from fleet.broker import login
 from fleet.broker.connection import connect
+from fleet.keyring import Keyring
 from fleet.security import acl, broker_users
 from fleet.settings import Settings
 from tests.services.broker import Broker
@@ -27,7 +34,7 @@ def password(user: str) -> str:
 
 def hashes(user: str) -> list[str]:
     """Return what the broker keeps of that password."""
-    return [hashlib.sha256(password(user).encode()).hexdigest()]
+    return [login.hashed(password(user))]
 
 
 def admit(broker: Broker, *users: acl.User) -> None:
@@ -41,15 +48,18 @@ def url(broker: Broker, user: str) -> str:
     return broker.url_for(user, password(user))
 
 
+def address(broker: Broker, user: str) -> Address:
+    return addresses.parse(url(broker, user))
+
+
 def client(broker: Broker, user: str) -> "redis.Redis":
     """Return a raw client with the credentials of a user."""
-    return connect(url(broker, user), name=f"as-{user}", connections=4)
+    return connect(address(broker, user), name=f"as-{user}", connections=4)
 
 
 def lock(broker: Broker) -> None:
-    """Switch the `default` user off; there are a control plane, a principal and Flower."""
-    roles = (acl.control(hashes("control")), acl.flower(hashes("flower")))
-    admit(broker, *roles, acl.principal(PRINCIPAL, hashes(f"p-{PRINCIPAL}")), acl.default())
+    """Switch the `default` user off; there are a control plane and Flower."""
+    admit(broker, acl.control(hashes("control")), acl.flower(hashes("flower")), acl.default())
 
 
 def denials(broker: Broker) -> list[dict[str, Any]]:
@@ -63,7 +73,7 @@ class Locked(System):
     """A fleet whose parts have users of their own."""
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The CLI acts as the control plane, unless it is told otherwise."""
+        """The CLI acts as the control plane, and pushes by the principal's file, unless it is told otherwise."""
         return super().environment(**{"FLEET_BROKER_URL": url(self.broker, "control"), **more})
 
     def run(self, *words: str, **more: Any) -> Part:
@@ -73,27 +83,14 @@ class Locked(System):
 
     @property
     def settings(self) -> Settings:
-        """The principal's."""
-        return fleet_settings.load(
-            state_dir=self.directory,
-            broker_url=url(self.broker, f"p-{PRINCIPAL}"),
-            database_url=self.database_url,
-            principal=PRINCIPAL,
-        )
+        """The principal's, who knows the broker from its file alone."""
+        return fleet_settings.load(state_dir=self.directory, database_url=self.database_url, principal=PRINCIPAL)
 
-    def enroll(self, host: str, *, labels: Mapping[str, str] | None = None) -> None:
-        """Let a host in as a user of the token, and give it a user of its own."""
-        with db.session(self.engine) as session:
-            text = enrollment.create_token(
-                session, broker_url=self.broker.url, created_by=PRINCIPAL, host_id=host, labels=labels
-            )
-        joiner = f"join-{tokens.parse(text).id}"
-        admit(self.broker, acl.joiner(tokens.parse(text).id, hashes(joiner)), acl.host(host, hashes(f"h-{host}")))
-        joined = joining.join(text, host=host, version="test", broker_url=url(self.broker, joiner))
-        with self.broker.connect() as admin:
-            assert broker_users.cut(admin, joiner)
-        own = SecretStr(url(self.broker, f"h-{host}"))
-        credentials.save(self.settings.credential_path(host), joined.model_copy(update={"broker_url": own}))
+    @contextlib.contextmanager
+    def control_plane(self) -> Iterator[tuple[Session, "redis.Redis", Keyring]]:
+        """Give what the control plane works with, and no more than its own user at the broker."""
+        with client(self.broker, "control") as control, db.session(self.engine) as session:
+            yield session, control, keyring.obtain(session, self.settings.signing_keys_path)
 
 
 @pytest.fixture

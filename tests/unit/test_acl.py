@@ -76,7 +76,7 @@ def test_a_joiner_and_flower_are_granted_this() -> None:
         f"(+lpush %W~fleet:enroll:requests) (+brpop ~fleet:enroll:reply:{'0' * 16}:*)"
     )
     assert acl.flower([HASH]).line == (
-        f"user flower reset on #{HASH} +ping +info +multi +exec +client|setname +client|setinfo "
+        f"user flower reset on #{HASH} +ping +info +client|setname +client|setinfo "
         "(+llen %R~fleet:h:*:q) (+psubscribe +punsubscribe resetchannels &/h-*.celeryev/*)"
     )
 

@@ -92,6 +92,7 @@ def _rows(host: tables.Record) -> list[tuple[str, Any]]:
         ("Host", host["id"]),
         ("Presence", host["presence"]),
         ("Membership", host["membership"]),
+        *((("Suspect", host["suspect"]),) if host["suspect"] else ()),
         ("Availability", host["availability"]),
         ("Labels", tables.labels(host["labels"])),
         ("Enrolled", when.both(host["enrolled_at"])),
