@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from fleet import audit, credentials, db, inventory, joining, names, runs
+from fleet import audit, clock, credentials, db, inventory, joining, names, runs
 from fleet.broker import connection
 from tests import factories
 from tests.services import database as databases
@@ -289,7 +289,8 @@ def test_both_brokers_say_whether_they_keep_what_they_are_given(any_broker: Brok
 def test_it_sends_again_what_the_broker_lost_and_ends_what_came_too_late(system: System) -> None:
     lost, late = names.new_run_id("edge-7"), names.new_run_id("edge-7")
     with db.session(system.engine) as session:
-        inventory.enroll_host(session, "edge-7", key=factories.key("edge-7").public)
+        enrolled_at = clock.from_unix(time.time() - 3600)
+        inventory.enroll_host(session, "edge-7", key=factories.key("edge-7").public, at=enrolled_at)
         pushed = [factories.queued(lost, submitted_at=time.time() - 60)]
         pushed.append(factories.queued(late, submitted_at=time.time() - 60, not_after=time.time() - 30))
         runs.apply_many(session, pushed)
