@@ -17,7 +17,8 @@ import redis
 
 from fleet import db
 from tests.bench.worker import drain, round_trip
-from tests.services.broker import Broker, free_port
+from tests.services.broker import Broker
+from tests.services.ports import free_port
 from tests.services.system import System
 from tests.services.tls import Certificates, redis_server
 
