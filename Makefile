@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# How many processes share the tests. Much of their time is waiting, and some measure time: on two cores, two.
+PROCESSES ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check -qq install
 
 .PHONY: help up test check lint format bench chaos hostile pictures clean
@@ -25,7 +27,7 @@ check: lint
 	@$(BIN)/python -m pytest -q tests/unit tests/meta
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
 
 lint: .venv/.for-development
 	@$(BIN)/ruff format --check --quiet .

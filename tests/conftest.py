@@ -1,8 +1,14 @@
-"""Fixtures of all tests come from the modules named here, those that others import first."""
+"""Fixtures of all tests come from the modules named here, those that others import first.
+
+`make test` deals the tests out to a few processes, each of which has servers of its own. Tests of one `xdist_group`
+follow each other in one process: those that measure time (`deadlines`), and those that share what is dear to make
+(`wheelhouse`).
+"""
 
 import pytest
 
 pytest_plugins = (
+    "tests.services.signals",
     "tests.services.availability",
     "tests.services.waiting",
     "tests.services.database",

@@ -19,8 +19,9 @@ from rich.text import Text
 
 from tests.services import browser
 from tests.services.docker import IMAGE, busybox_root
+from tests.services.ports import free_ports
 from tests.services.private_engine import PrivateEngine
-from tests.services.up import Up, free_ports, wait_for_port
+from tests.services.up import Up, wait_for_port
 from tests.services.waiting import until
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

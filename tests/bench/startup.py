@@ -21,7 +21,7 @@ import redis
 from fleet import presence
 from fleet import settings as fleet_settings
 from fleet.broker.connection import connect
-from tests.services.up import free_ports
+from tests.services.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 FLEET = [sys.executable, "-m", "fleet"]

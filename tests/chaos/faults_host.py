@@ -19,6 +19,7 @@ from tests.chaos.fleet import Host, effects
 from tests.chaos.servers import SmallDisk
 from tests.chaos.tally import Tally, total
 from tests.services.docker import IMAGE, busybox_root
+from tests.services.freezing import freeze
 from tests.services.private_engine import PrivateEngine
 from tests.services.waiting import until
 
@@ -169,8 +170,10 @@ def engine_fleet(seeds: Sequence[int], scale: Scale) -> Tally:
 def _engine_fault(arena: fleet.Arena, host: Host, engine: PrivateEngine, seed: int) -> Tally:
     random_ = random.Random(seed)
     how = ("hangs", "is away")[seed % 2]
-    os.kill(engine.daemon_pid, signal.SIGSTOP if how == "hangs" else signal.SIGKILL)
-    if how == "is away":
+    if how == "hangs":
+        freeze(engine.daemon_pid)
+    else:
+        os.kill(engine.daemon_pid, signal.SIGKILL)
         engine.await_end()
     pushed_at = time.monotonic()
     task = arena.system.fleet.dispatcher.task("fleet.containers.start")

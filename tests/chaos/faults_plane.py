@@ -19,6 +19,7 @@ from tests.chaos.fleet import Arena, Host
 from tests.chaos.servers import postgres
 from tests.chaos.stock import StockHost
 from tests.chaos.tally import Tally, total
+from tests.services.freezing import freeze
 from tests.services.waiting import until
 
 # ── 9 and 13: the database, or the whole control plane, is away ──
@@ -128,7 +129,7 @@ def _frozen_fleet(host: Host, random_: random.Random, *, seconds: float, lapse: 
     host.push_many(6, random_, longest=3.0)
     wait(random_.uniform(0.0, 0.5))
     frozen = [*(process.pid for process in host.runs()), first.process.pid]
-    os.kill(first.process.pid, signal.SIGSTOP)
+    freeze(first.process.pid)
     for pid in frozen:
         _signal(pid, signal.SIGSTOP)
     host.push_many(4, random_)

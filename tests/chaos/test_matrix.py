@@ -19,6 +19,7 @@ _NEEDED = {
 }
 
 
+@pytest.mark.xdist_group("deadlines")
 @pytest.mark.timeout(180)
 @pytest.mark.usefixtures("offered")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.number}")

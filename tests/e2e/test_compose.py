@@ -18,7 +18,7 @@ from tests.services.compose import Compose, checkout
 from tests.services.database import missing
 from tests.services.private_engine import PrivateEngine
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300), pytest.mark.xdist_group("wheelhouse")]
 
 HOST = "edge-1"
 #: Run to their end at each `up`; the others go on.

@@ -14,7 +14,7 @@ from tests.services import wheels
 from tests.services.broker import Broker, emptied
 from tests.services.wheels import REPOSITORY
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("wheelhouse")]
 
 HOST = "edge-1"
 EXAMPLE = REPOSITORY / "examples" / "fleet-disk"

@@ -8,8 +8,9 @@ import pytest
 
 from tests.services.browser import Browser
 from tests.services.docker import IMAGE
+from tests.services.ports import free_ports
 from tests.services.private_engine import PrivateEngine
-from tests.services.up import Up, free_ports, wait_for_port
+from tests.services.up import Up, wait_for_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.timeout(180)]
 

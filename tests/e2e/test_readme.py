@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.services.docker import IMAGE
+from tests.services.ports import free_ports
 from tests.services.private_engine import PrivateEngine
-from tests.services.up import Up, free_ports
+from tests.services.up import Up
 from tests.services.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]

@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.services.up import PAUSE, START_SECONDS, Up, free_ports, wait_for_port
+from tests.services.ports import free_ports
+from tests.services.up import PAUSE, START_SECONDS, Up, wait_for_port
+
+pytestmark = pytest.mark.xdist_group("deadlines")
 
 
 @pytest.fixture

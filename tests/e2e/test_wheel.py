@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.up import Up, free_ports
+from tests.services.ports import free_ports
+from tests.services.up import Up
+
+pytestmark = pytest.mark.xdist_group("deadlines")
 
 REPOSITORY = Path(__file__).parents[2]
 FOREIGN = """

@@ -135,6 +135,22 @@ def test_a_request_counts_once_and_one_that_comes_too_late_changes_nothing(
     assert (found.state, found.cancel_requested_by) == ("succeeded", None)
 
 
+def test_who_wanted_the_end_is_known_also_where_the_end_is_told_first(
+    ingest: Ingest, engine: Engine, client: "redis.Redis"
+) -> None:
+    run = names.new_run_id("edge-1")
+    ended = factories.report("edge-1", Kind.RUN_CANCELLED, run=run, attempt=1, seq=3, data={"by": "bob", "begun": True})
+    take_in(ingest, client, queued(run), *factories.life(run)[:2], ended)
+    take_in(ingest, client, asked(run))
+    take_in(ingest, client, asked(run, by="carol"))
+    found = record(engine, run)
+    assert (found.state, found.cancel_requested_by) == ("cancelled", "bob")
+    assert [(event.actor, event.data["counts"]) for event in events(engine, "run.cancel_requested")] == [
+        ("p:bob", True),
+        ("p:carol", False),
+    ]
+
+
 def test_requests_that_no_principal_may_make_are_refused(ingest: Ingest, engine: Engine, client: "redis.Redis") -> None:
     run = names.new_run_id("edge-1")
     by_host = asked(run).model_copy(update={"sender": "edge-1", "epoch": 1, "seq": 1})

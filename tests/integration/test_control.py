@@ -17,6 +17,7 @@ from fleet.broker import connection
 from tests import factories
 from tests.services import database as databases
 from tests.services.broker import Broker
+from tests.services.freezing import frozen
 from tests.services.system import Part, System
 from tests.services.waiting import until
 
@@ -45,6 +46,7 @@ def configured(broker: Broker, **settings: str) -> Iterator[None]:
             client.config_set(name, value)
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_it_enrolls_a_host_publishes_it_and_ends_cleanly(system: System) -> None:
     control = system.start_control()
     system.enroll("edge-7", labels={"env": "prod"})
@@ -105,6 +107,7 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(system: System) -> None:
     assert stop(control)[0] == 0
 
 
+@pytest.mark.xdist_group("deadlines")
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_it_can_be_stopped_while_it_waits(system: System) -> None:
     control = system.run("control", FLEET_BROKER_URL=NOBODY)
@@ -114,6 +117,7 @@ def test_it_can_be_stopped_while_it_waits(system: System) -> None:
     assert seconds < 2
 
 
+@pytest.mark.xdist_group("deadlines")
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_it_outlives_the_broker_and_enrolls_again_soon_after(system: System) -> None:
     control = system.start_control()
@@ -134,16 +138,14 @@ def test_it_outlives_the_broker_and_enrolls_again_soon_after(system: System) -> 
     assert seconds < 3, "also while the broker is away"
 
 
+@pytest.mark.xdist_group("deadlines")
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_it_ends_soon_although_the_broker_has_fallen_silent(system: System) -> None:
     control = system.start_control()
     server = system.broker.process
     assert server is not None
-    server.send_signal(signal.SIGSTOP)
-    try:
+    with frozen(server.pid):
         code, seconds = stop(control)
-    finally:
-        server.send_signal(signal.SIGCONT)
     assert code == 0
     assert seconds < 6
 

@@ -19,7 +19,9 @@ import pytest
 from fleet import names
 from fleet.broker import app as broker_app
 from tests.services.broker import Broker
-from tests.services.up import PAUSE, START_SECONDS, free_ports
+from tests.services.ports import free_ports
+from tests.services.up import PAUSE, START_SECONDS
+from tests.services.waiting import until
 
 CHANGES = [
     "/api/task/apply/fleet.host.ping",
@@ -94,9 +96,12 @@ class Speaker:
         self._connection = app.connection_for_write()
         self._dispatcher = app.events.Dispatcher(self._connection, hostname=self._node)
 
-    def say(self) -> None:
-        """Say that a worker is there and that it has run one task."""
+    def beat(self) -> None:
+        """Say that a worker is there."""
         self._dispatcher.send("worker-heartbeat", freq=10, active=0, processed=1, loadavg=(0.1, 0.1, 0.1), sw_ident="f")
+
+    def work(self) -> None:
+        """Say that it has run one task."""
         run = f"{self._node.partition('@')[0]}:01a1fd10-8b9d-7cb1-ba2b-2607117db187"
         self._dispatcher.send("task-received", uuid=run, name="fleet.host.ping", args="[]", kwargs="{}")
         self._dispatcher.send("task-succeeded", uuid=run, result="{}", runtime=0.25)
@@ -116,17 +121,25 @@ def window(any_broker: Broker, tmp_path: Path) -> Iterator[Window]:
 
 
 def heard(window: Window, broker_url: str, *hosts: str) -> None:
-    """Let hosts speak until Flower has heard them: it may still be subscribing."""
+    """Let hosts speak until Flower has heard them, and then of their work: it may still be subscribing."""
     speakers = [Speaker(broker_url, host) for host in hosts]
-    deadline = time.monotonic() + START_SECONDS
     wanted = {names.worker_node(host) for host in hosts}
-    while not wanted <= set(window.json("/api/workers")):
-        assert time.monotonic() < deadline, window.log.read_text()
+
+    def all_are_known() -> bool:
         for speaker in speakers:
-            speaker.say()
-        PAUSE.wait(0.02)
+            speaker.beat()
+        return wanted <= set(window.json("/api/workers"))
+
+    until(all_are_known, "Flower knows the hosts", timeout=START_SECONDS)
     for speaker in speakers:
+        speaker.work()
         speaker.close()
+
+    def all_have_worked() -> bool:
+        tasks = window.json("/api/tasks").values()
+        return wanted <= {task["worker"] for task in tasks if task["state"] == "SUCCESS"}
+
+    until(all_have_worked, "Flower knows of their tasks", timeout=START_SECONDS)
 
 
 def test_it_hears_every_host_by_one_subscription_and_writes_nothing(window: Window, any_broker: Broker) -> None:

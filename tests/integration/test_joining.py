@@ -1,7 +1,6 @@
 """A host joins over the broker: the enrollment desk on one side, `join` on the other, on both brokers."""
 
 import json
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from fleet import audit, db, enrollment, errors, inventory, joining, names, toke
 from fleet.broker.connection import connect
 from fleet.contracts.enrollment import EnrollmentRequest
 from tests.services.broker import Broker
+from tests.services.ports import free_port
 from tests.services.waiting import until
 from workers.control.enrollment import EnrollmentDesk
 
@@ -306,14 +306,8 @@ def test_the_desk_starts_once_and_stops_at_once_also_before_the_start(desk: Enro
     assert "enrollment" not in [thread.name for thread in threading.enumerate()]
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_broker_that_is_not_there_is_one_error_without_the_password() -> None:
-    token = tokens.new(broker_url=f"redis://:s3cret@127.0.0.1:{closed_port()}/0").text()
+    token = tokens.new(broker_url=f"redis://:s3cret@127.0.0.1:{free_port()}/0").text()
     with pytest.raises(errors.BrokerUnavailable, match="cannot be reached") as caught:
         joining.join(token, host="edge-7", version="0.1.0")
     assert "s3cret" not in str(caught.value)
@@ -332,7 +326,7 @@ def test_a_broker_that_wants_another_password_is_one_error(server: Broker, calle
 
 @pytest.mark.parametrize("host", ["../x", "a/b", "*", "Ｈ1", "x" * 300, "control"])
 def test_a_name_that_is_no_host_id_never_reaches_the_broker(host: str) -> None:
-    token = tokens.new(broker_url=f"redis://127.0.0.1:{closed_port()}/0").text()
+    token = tokens.new(broker_url=f"redis://127.0.0.1:{free_port()}/0").text()
     with pytest.raises(errors.InvalidValue):
         joining.join(token, host=host, version="0.1.0")
 

@@ -1,7 +1,6 @@
 """The lease: one holder at a time, for a bounded time, on both brokers."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import redis
 from beat.lease import Lease
 from fleet.broker.connection import connect
 from tests.services.broker import Broker
+from tests.services.freezing import frozen
 from tests.services.waiting import until
 
 KEY = "fleet:control:lease"
@@ -137,10 +137,9 @@ def test_a_holder_that_was_frozen_wakes_up_without_it(any_broker: Broker, caller
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == "True True\n"
-    process.send_signal(signal.SIGSTOP)
-    other = Lease(caller, key=KEY)
-    until(other.attempt, "another takes over")
-    process.send_signal(signal.SIGCONT)
+    with frozen(process.pid):
+        other = Lease(caller, key=KEY)
+        until(other.attempt, "another takes over")
     said, _ = process.communicate("go\n", timeout=10)
     assert said == "False False False\n"
     assert caller.get(KEY) == other.token

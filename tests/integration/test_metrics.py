@@ -1,6 +1,5 @@
 """Metrics: what Prometheus reads from a control worker, and what it reads when that cannot see."""
 
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from fleet import clock, db, errors, inventory, names, presence, runs
 from fleet.contracts.presence import Heartbeat
 from tests import factories
 from tests.services.broker import Broker
+from tests.services.ports import free_port
 from tests.services.system import System
 from tests.services.waiting import until
 from workers.control import metrics
@@ -113,9 +113,7 @@ def test_an_address_that_is_taken_is_named(port: int, engine: Engine, client: "r
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_the_control_worker_serves_them_where_it_is_told_to(system: System) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
+    free = free_port()
     control = system.run("control", FLEET_METRICS_ADDRESS=f"127.0.0.1:{free}")
     until(lambda: "control.started" in control.log.read_text(), "it has started")
     assert scrape(free)["fleet_observed", ""] == 1

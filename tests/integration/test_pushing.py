@@ -196,6 +196,7 @@ def test_a_batch_is_cancelled_host_by_host(fleet: Fleet, client: "redis.Redis") 
         (names.new_run_id("edge-1"), "x" * 1025, "reason: "),
         (names.new_run_id("edge-1"), "\ud800", "reason: "),
     ],
+    ids=["no id", "unknown host", "long reason", "surrogate"],
 )
 def test_a_cancel_that_cannot_be_says_why_and_tells_nobody(
     fleet: Fleet, client: "redis.Redis", run_id: str, reason: str, said: str

@@ -21,6 +21,7 @@ from fleet.local.ports import require_free
 from fleet.local.signals import Signals
 from fleet.local.state import StateDirectory
 from fleet.local.supervisor import Outcome, Program, Supervisor
+from tests.services.ports import free_port
 
 #: Prints its pid, starts a child that leaves the session, ignores SIGTERM where it is told to.
 STUBBORN = """
@@ -62,14 +63,6 @@ def python(state: StateDirectory, code: str, *arguments: str, name: str = "child
         directory=state.path,
         output=state.logs / f"{name}.log",
     )
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

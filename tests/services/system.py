@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fleet.client import Fleet
 from fleet.contracts.presence import Heartbeat
 from fleet.models import AuditEvent, Run
 from fleet.settings import Settings
-from tests.services.broker import Broker
+from tests.services.broker import Broker, serve
 from tests.services.waiting import until
 from workers.host.spool import Spool
 
@@ -178,11 +179,34 @@ class System:
                 spool.ask(b"s")
 
 
-@pytest.fixture
-def system(tmp_path: Path, broker: Broker, engine: Engine, migrated_url: str) -> Iterator[System]:
-    """A fleet without any process yet, on an empty Valkey and an empty database."""
-    started = System(tmp_path, broker, migrated_url, engine)
+def _ending(started: System) -> Iterator[System]:
+    """Lend a fleet, and end it."""
     yield started
     for part in started.parts:  # pytest shows it where the test failed
         print(f"--- {part.log.name}\n{part.log.read_text()}")
     started.end()
+
+
+@pytest.fixture
+def system(tmp_path: Path, broker: Broker, engine: Engine, migrated_url: str) -> Iterator[System]:
+    """A fleet without any process yet, on an empty Valkey and an empty database."""
+    yield from _ending(System(tmp_path, broker, migrated_url, engine))
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A fleet of one host, h1 (env=test), without Docker, which many tests use and leave as they found it.
+
+    Its control worker and the host's are `parts`; its broker and database are its own. Tests that use it belong into
+    one `xdist_group`, or it is started for each.
+    """
+    directory = tmp_path_factory.mktemp("standing")
+    engine = db.open_engine(f"sqlite:///{directory / 'fleet.db'}")
+    db.migrate(engine)
+    with contextmanager(serve)("valkey", tmp_path_factory.mktemp("standing-valkey")) as broker:
+        started = System(directory, broker, f"sqlite:///{directory / 'fleet.db'}", engine)
+        started.start_control()
+        started.enroll("h1", labels={"env": "test"})
+        started.start_worker("h1")
+        yield from _ending(started)
+    engine.dispose()

@@ -103,14 +103,6 @@ class Up:
         return self.process.stderr.read()
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def wait_for_port(port: int) -> None:
     """Wait until something listens."""
     deadline = time.monotonic() + START_SECONDS

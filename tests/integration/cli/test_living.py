@@ -1,7 +1,6 @@
 """The commands that need the others at work: a control worker and a host, as processes, without a Docker Engine."""
 
 import json
-import os
 import re
 import signal
 import stat
@@ -17,6 +16,7 @@ import pytest
 from fleet import names
 from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker
+from tests.services.freezing import frozen
 
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
@@ -186,15 +186,12 @@ def test_a_task_that_fails_says_why_and_exits_so(cli: Cli, host: "subprocess.Pop
 
 
 def test_an_interrupted_wait_leaves_the_task_alone(cli: Cli, host: "subprocess.Popen[str]") -> None:
-    os.kill(host.pid, signal.SIGSTOP)
-    try:
+    with frozen(host.pid):
         process = cli.start("push-task", "fleet.host.ping", "--host", "edge-7", "--follow")
         assert process.stderr is not None
         assert "run.queued" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
-    finally:
-        os.kill(host.pid, signal.SIGCONT)
     assert process.returncode == 130
     assert "fleet: interrupted" in said
     assert "Traceback" not in said

@@ -26,7 +26,8 @@ def on_terminal(cli: Cli, *words: str, columns: int = 80, answer: str = "", **en
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     settings = cli.environ(TERM="xterm-256color", **environment)
-    settings.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):  # readline sets those two, where something has imported it
+        settings.pop(name, None)
     process = subprocess.Popen(
         cli.command(*words),
         stdin=terminal,

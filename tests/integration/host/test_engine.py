@@ -17,6 +17,7 @@ from fleet import errors
 from fleet.contracts.containers import Container
 from fleet.contracts.reports import Kind
 from tests.services.docker import IMAGE
+from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
 from workers.host.containers import describe
 from workers.host.engine import Engine
@@ -114,17 +115,15 @@ def test_an_engine_that_is_not_there_is_said_with_its_address() -> None:
 
 def test_a_hung_engine_costs_ten_seconds_and_no_more(docker_engine: PrivateEngine, engine: Engine) -> None:
     engine.version()
-    os.kill(docker_engine.daemon_pid, signal.SIGSTOP)
-    try:
+    with frozen(docker_engine.daemon_pid):
         begun = time.monotonic()
         with pytest.raises(errors.EngineUnavailable):
             engine.list_containers()
         assert time.monotonic() - begun < 12
-    finally:
-        os.kill(docker_engine.daemon_pid, signal.SIGCONT)
     assert engine.list_containers() == []
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_a_change_is_told_within_a_second_and_a_removal_too(
     watch: InventoryWatch, told: Told, docker_client: docker.DockerClient
 ) -> None:

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import docker
@@ -14,6 +13,7 @@ import pytest
 
 from fleet import errors
 from tests.services.docker import IMAGE
+from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
 from workers.host.containers import describe
 from workers.host.engine import Engine
@@ -30,16 +30,6 @@ def engine(docker_engine: PrivateEngine) -> Iterator[Engine]:
     engine = Engine(docker_engine.url)
     yield engine
     engine.close()
-
-
-@contextmanager
-def frozen(engine: PrivateEngine) -> Iterator[None]:
-    """An Engine that takes connections and answers nothing."""
-    os.kill(engine.daemon_pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(engine.daemon_pid, signal.SIGCONT)
 
 
 def read(stream: EventStream) -> tuple["queue.Queue[Mapping[str, Any] | None]", threading.Thread]:
@@ -105,7 +95,7 @@ def test_a_hung_engine_costs_each_of_many_callers_ten_seconds_at_most(docker_eng
             engine.list_containers()
         taken.put(time.monotonic() - begun)
 
-    with frozen(docker_engine):
+    with frozen(docker_engine.daemon_pid):
         callers = [threading.Thread(target=call) for _ in range(8)]
         for caller in callers:
             caller.start()
@@ -123,7 +113,7 @@ def test_an_engine_that_hangs_in_the_middle_of_a_call_ends_it_within_ten_seconds
 ) -> None:
     docker_client.containers.run(IMAGE, ["/bin/sleep", "300"], name="web", detach=True, stop_signal="SIGKILL")
     engine.version()
-    with frozen(docker_engine):
+    with frozen(docker_engine.daemon_pid):
         begun = time.monotonic()
         with pytest.raises(errors.EngineUnavailable):
             engine.start("web")

@@ -14,6 +14,7 @@ import pytest
 from fleet.contracts.containers import Container
 from fleet.contracts.reports import Kind
 from tests.services.docker import IMAGE
+from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
 from workers.host.engine import Engine
 from workers.host.inventory import InventoryWatch
@@ -183,10 +184,7 @@ def test_a_watch_stops_while_the_engine_hangs(
 ) -> None:
     watch.start()
     broker.taken.get(timeout=PATIENCE)
-    os.kill(docker_engine.daemon_pid, signal.SIGSTOP)
-    try:
+    with frozen(docker_engine.daemon_pid):
         watch.sync_now()
         watch.stop()
         assert watch.stopped.wait(PATIENCE)
-    finally:
-        os.kill(docker_engine.daemon_pid, signal.SIGCONT)

@@ -60,6 +60,7 @@ def kill_everything(system: System, worker: Part) -> None:
             process.wait()
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_ten_interrupted_runs_are_recovering_within_two_seconds_and_all_end_with_one_effect(
     fleet: System, log: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet import names
+from tests.services.freezing import frozen
 from tests.services.system import Part, System
 from tests.services.waiting import until
 
@@ -36,6 +37,7 @@ def test_a_worker_elsewhere_waits_for_the_living_one_and_takes_over_when_it_ends
     assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
     assert first.stop() == 0
     says(second, "worker.started")
+    until(lambda: system.heartbeat("h1"), "the second one is alive")  # the first took its heartbeat along
     assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
 
 
@@ -44,13 +46,12 @@ def test_a_session_that_was_frozen_ends_when_another_has_begun(system: System, t
     system.start_control()
     system.enroll("h1")
     first = system.start_worker("h1")
-    first.process.send_signal(signal.SIGSTOP)
-    system.redis.delete(names.presence("h1"))  # what 35 s of silence do
-    second = elsewhere(system, "h1", tmp_path / "elsewhere")
-    says(second, "worker.started")
-    until(lambda: system.heartbeat("h1"), "the second one is alive")
-    waiting = [system.fleet.push("fleet.host.ping", on="h1").run_ids[0] for _ in range(5)]
-    first.process.send_signal(signal.SIGCONT)
+    with frozen(first.process.pid):
+        system.redis.delete(names.presence("h1"))  # what 35 s of silence do
+        second = elsewhere(system, "h1", tmp_path / "elsewhere")
+        says(second, "worker.started")
+        until(lambda: system.heartbeat("h1"), "the second one is alive")
+        waiting = [system.fleet.push("fleet.host.ping", on="h1").run_ids[0] for _ in range(5)]
     assert first.process.wait(20) == os.EX_TEMPFAIL  # 10 s, on a machine with nothing else to do
     for run_id in waiting:
         system.record(run_id, state="succeeded")

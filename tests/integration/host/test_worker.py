@@ -17,6 +17,7 @@ from fleet.contracts.presence import Presence
 from fleet.dispatch import RunSignature
 from tests.services.availability import missing
 from tests.services.docker import IMAGE
+from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
 from tests.services.waiting import until
@@ -94,37 +95,40 @@ class TestLife:
             assert record.facts["docker_version"] is None
 
 
-def test_a_task_that_fails_says_why_and_raises_fleets_error_at_the_caller(system: System, host: str) -> None:
-    result = system.fleet.dispatcher.task("fleet.containers.list").apply_async(host=host)
+@pytest.mark.xdist_group("standing")
+def test_a_task_that_fails_says_why_and_raises_fleets_error_at_the_caller(standing: System) -> None:
+    result = standing.fleet.dispatcher.task("fleet.containers.list").apply_async(host="h1")
     with pytest.raises(errors.TaskFailed, match="does not answer") as caught:
         result.get(timeout=10)
     assert caught.value.kind == "engine_unavailable"
-    assert system.record(result.id, state="failed").error["kind"] == "engine_unavailable"  # type: ignore[index]
+    assert standing.record(result.id, state="failed").error["kind"] == "engine_unavailable"  # type: ignore[index]
 
 
-def test_groups_of_signatures_bring_one_reply_a_member(system: System, host: str) -> None:
-    task = system.fleet.dispatcher.task("fleet.host.ping")
+@pytest.mark.xdist_group("standing")
+def test_groups_of_signatures_bring_one_reply_a_member(standing: System) -> None:
+    task = standing.fleet.dispatcher.task("fleet.host.ping")
     signatures = [
-        RunSignature(task, kwargs={"echo": str(n)}, app=task.app, options={"host": host, "offline": "fail"})
+        RunSignature(task, kwargs={"echo": str(n)}, app=task.app, options={"host": "h1", "offline": "fail"})
         for n in range(12)
     ]
     results = group(signatures)()
     assert [reply["echo"] for reply in results.get(timeout=15)] == [str(n) for n in range(12)]
-    assert all(names.host_of_run(result.id) == host for result in results.results)
+    assert all(names.host_of_run(result.id) == "h1" for result in results.results)
 
 
-def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -> None:
-    system.parts[0].process.send_signal(signal.SIGSTOP)  # so that the report is still there to read
-    run_id = push(system, "fleet.host.ping")
-    item = item_of(system, run_id)
-    system.redis.lpush(names.queue(host), *[item] * 100)
-    until(lambda: system.redis.llen(names.queue(host)) == 0, "the queue is drained")
-    system.parts[0].process.send_signal(signal.SIGCONT)
-    system.record(run_id, state="succeeded")
-    until(lambda: system.redis.llen(names.inbox(host, 1)) == 0, "the inbox is empty")
-    assert [event.event for event in system.life(run_id)].count("run.started") == 1
+@pytest.mark.xdist_group("standing")
+def test_the_same_message_a_hundred_times_runs_once(standing: System) -> None:
+    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
+        run_id = push(standing, "fleet.host.ping")
+        item = item_of(standing, run_id)
+        standing.redis.lpush(names.queue("h1"), *[item] * 100)
+        until(lambda: standing.redis.llen(names.queue("h1")) == 0, "the queue is drained")
+    standing.record(run_id, state="succeeded")
+    until(lambda: standing.redis.llen(names.inbox("h1", 1)) == 0, "the inbox is empty")
+    assert [event.event for event in standing.life(run_id)].count("run.started") == 1
 
 
+@pytest.mark.xdist_group("standing")
 @pytest.mark.parametrize(
     "item",
     [
@@ -147,21 +151,21 @@ def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -
         *("list delivery", "compressed", "surrogate"),
     ],
 )
-def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
-    system: System, host: str, item: bytes
-) -> None:
-    system.redis.lpush(names.queue(host), item)
+def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(standing: System, item: bytes) -> None:
+    refused = len(standing.events("message.refused"))
+    standing.redis.lpush(names.queue("h1"), item)
     begun = time.monotonic()
-    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
+    (outcome,) = standing.fleet.push("fleet.host.ping", on="h1").wait(timeout=10)
     assert outcome.state == "succeeded"
     assert time.monotonic() - begun < 5
-    letter = json.loads(str(system.redis.lindex(names.dead(host), 0)))
+    letter = json.loads(str(standing.redis.lindex(names.dead("h1"), 0)))
     assert letter["reason"] in ("malformed", "too_large")
     assert letter["size"] == len(item)
-    until(lambda: system.events("message.refused"), "the refusal is on record")
-    assert system.redis.llen(names.inbox(host, 1)) == 0
+    until(lambda: len(standing.events("message.refused")) > refused, "the refusal is on record")
+    until(lambda: standing.redis.llen(names.inbox("h1", 1)) == 0, "the inbox is empty")
 
 
+@pytest.mark.xdist_group("standing")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -184,38 +188,37 @@ def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
     ],
 )
 def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
-    system: System, host: str, change: object, reason: str
+    standing: System, change: object, reason: str
 ) -> None:
-    system.parts[0].process.send_signal(signal.SIGSTOP)
-    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
-    run_id = names.new_run_id(host)
-    template["headers"]["id"] = run_id
-    change(template)  # type: ignore[operator]
-    system.redis.lpush(names.queue(host), json.dumps(template))
-    system.parts[0].process.send_signal(signal.SIGCONT)
-    run = system.record(run_id, state="rejected")
+    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
+        template = json.loads(item_of(standing, push(standing, "fleet.host.ping")))
+        run_id = names.new_run_id("h1")
+        template["headers"]["id"] = run_id
+        change(template)  # type: ignore[operator]
+        standing.redis.lpush(names.queue("h1"), json.dumps(template))
+    run = standing.record(run_id, state="rejected")
     assert run.error is not None
     assert run.error["kind"] == reason
     with pytest.raises(errors.TaskRejected):
-        system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+        standing.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
 
 
+@pytest.mark.xdist_group("standing")
 @pytest.mark.parametrize(
     "encode", [lambda t: t.encode("utf-16"), lambda t: t.replace("bob", "\ud800").encode("utf-8", "surrogatepass")]
 )
 def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
-    system: System, host: str, encode: Callable[[str], bytes]
+    standing: System, encode: Callable[[str], bytes]
 ) -> None:
     """Python reads both as JSON, and the journal stores neither."""
-    system.parts[0].process.send_signal(signal.SIGSTOP)
-    template = json.loads(item_of(system, push(system, "fleet.host.ping")))
-    run_id = names.new_run_id(host)
-    template["headers"].update(id=run_id, origin="bob")
-    system.redis.lpush(names.queue(host), encode(json.dumps(template)))
-    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
-    assert outcome.state == "succeeded"
-    system.parts[0].process.send_signal(signal.SIGCONT)
-    assert system.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
+    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
+        template = json.loads(item_of(standing, push(standing, "fleet.host.ping")))
+        run_id = names.new_run_id("h1")
+        template["headers"].update(id=run_id, origin="bob")
+        standing.redis.lpush(names.queue("h1"), encode(json.dumps(template)))
+        (outcome,) = standing.fleet.push("fleet.host.ping", on="h1").wait(timeout=10)
+        assert outcome.state == "succeeded"
+    assert standing.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
 
 
 def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
@@ -235,9 +238,10 @@ def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
     assert "run.started" not in {event.event for event in system.life(late.run_ids[0])}
 
 
-def test_a_result_that_came_while_another_was_awaited_is_there_at_once(system: System, host: str) -> None:
-    first = system.fleet.push("fleet.host.ping", on=host)
-    second = system.fleet.push("fleet.host.ping", on=host)
+@pytest.mark.xdist_group("standing")
+def test_a_result_that_came_while_another_was_awaited_is_there_at_once(standing: System) -> None:
+    first = standing.fleet.push("fleet.host.ping", on="h1")
+    second = standing.fleet.push("fleet.host.ping", on="h1")
     (outcome,) = second.wait(timeout=10)
     until(first.results[0].ready, "the first result")
     begun = time.monotonic()
@@ -246,6 +250,7 @@ def test_a_result_that_came_while_another_was_awaited_is_there_at_once(system: S
     assert outcome.state == "succeeded"
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_a_clean_stop_signs_the_host_off_at_once_and_ends_soon(system: System, host: str) -> None:
     worker = system.parts[-1]
     begun = time.monotonic()
@@ -276,10 +281,9 @@ def test_a_worker_that_is_started_again_takes_what_waits(system: System, host: s
 def test_what_a_dead_session_left_in_its_inbox_runs_once_in_the_next(system: System, host: str) -> None:
     control, worker = system.parts
     assert worker.stop() == 0
-    control.process.send_signal(signal.SIGSTOP)
-    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
-    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
-    control.process.send_signal(signal.SIGCONT)
+    with frozen(control.process.pid):
+        batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+        system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
     system.start_worker(host)
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
@@ -290,11 +294,10 @@ def test_an_inbox_is_found_however_many_sessions_ended_before_one_consumed(syste
     """A session that fails at its start, on a full disk say, has taken its epoch already."""
     control, worker = system.parts
     assert worker.stop() == 0
-    control.process.send_signal(signal.SIGSTOP)
-    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
-    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
-    system.redis.set(names.epoch(host), 50)
-    control.process.send_signal(signal.SIGCONT)
+    with frozen(control.process.pid):
+        batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+        system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
+        system.redis.set(names.epoch(host), 50)
     system.start_worker(host)
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
@@ -310,6 +313,7 @@ def test_a_second_worker_of_the_same_host_is_refused_and_the_first_goes_on(syste
     push(system, "fleet.host.ping")
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(system: System, host: str) -> None:
     system.broker.stop(kill=True)
     system.broker.start()
@@ -328,6 +332,7 @@ def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(
     assert lost <= 1
 
 
+@pytest.mark.xdist_group("deadlines")
 def test_heartbeats_outlive_a_broker_outage_that_is_logged_once(system: System, host: str) -> None:
     log = system.parts[-1].log
     system.broker.stop(kill=True)
