@@ -13,7 +13,8 @@ import redis
 from fleet import errors, names
 from fleet.broker.connection import connect
 from fleet.security import acl, broker_users
-from tests.services.broker import ADMIN, ADMIN_PASSWORD, Broker, free_port
+from tests.services.broker import ADMIN, ADMIN_PASSWORD, Broker
+from tests.services.ports import free_port
 from tests.services.waiting import until
 
 SECRET = "secret"
