@@ -82,8 +82,8 @@ def load_principal(path: Path, *, name: str) -> PrincipalCredential:
     except FileNotFoundError as exc:
         raise errors.CredentialUnusable(
             f"principal {name!r} has no credential at {path}, and nothing is pushed without one",
-            remedy=f"`fleet principal create {name} --level supervised` makes it where the control plane runs; "
-            "copy the file here, or name it by FLEET_PRINCIPAL_FILE",
+            remedy=f"`fleet up` makes one with a fleet on this machine; else `fleet principal create {name} --level "
+            "supervised` makes it where the control plane runs: copy the file here, or name it by FLEET_PRINCIPAL_FILE",
         ) from exc
     except ValidationError as exc:
         raise errors.CredentialUnusable(

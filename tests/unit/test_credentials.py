@@ -228,8 +228,8 @@ def test_a_missing_principals_file_says_how_to_get_it(tmp_path: Path) -> None:
         credentials.load_principal(tmp_path / "alice.json", name="alice")
     assert str(caught.value) == (
         f"principal 'alice' has no credential at {tmp_path / 'alice.json'}, and nothing is pushed without one; "
-        "`fleet principal create alice --level supervised` makes it where the control plane runs; copy the file here, "
-        "or name it by FLEET_PRINCIPAL_FILE"
+        "`fleet up` makes one with a fleet on this machine; else `fleet principal create alice --level supervised` "
+        "makes it where the control plane runs: copy the file here, or name it by FLEET_PRINCIPAL_FILE"
     )
 
 
