@@ -12,7 +12,6 @@ from fleet import redaction
 from fleet.cli import when
 
 if TYPE_CHECKING:
-    from fleet.address import Address
     from fleet.client import Fleet, Watch
 
 FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired", "run.cancelled", "run.unknown"})
@@ -59,9 +58,9 @@ def line(event: Mapping[str, Any], *, day: bool = False) -> str:
 class Follower:
     """Tells the steps of certain runs on stderr, in a thread of its own."""
 
-    def __init__(self, watch: "Watch | None", *, broker: "Address") -> None:
+    def __init__(self, watch: "Watch | None", *, broker_url: str) -> None:
         self._watch = watch
-        self._broker = broker
+        self._broker_url = broker_url
         self._unfinished: set[str] = set()
         self._stopping = threading.Event()
         self.stopped = threading.Event()
@@ -89,7 +88,7 @@ class Follower:
 
         runs = frozenset(self._unfinished)
         try:
-            with translated(self._broker):
+            with translated(self._broker_url):
                 while self._unfinished and not self._stopping.is_set():
                     self._tell(runs)
         except errors.BrokerUnavailable as exc:
@@ -111,12 +110,12 @@ class Follower:
 @contextmanager
 def following(fleet: "Fleet", *, wanted: bool) -> Iterator[Follower]:
     """Open a watch before anything is pushed, so that no step is missed."""
-    broker = fleet.dispatcher.broker
+    url = fleet.dispatcher.broker_url
     if not wanted:
-        yield Follower(None, broker=broker)
+        yield Follower(None, broker_url=url)
         return
     with fleet.watch() as watch:
-        follower = Follower(watch, broker=broker)
+        follower = Follower(watch, broker_url=url)
         try:
             yield follower
         finally:

@@ -9,14 +9,12 @@ from flower.options import options
 from flower.urls import settings as web_settings
 from tornado.ioloop import IOLoop
 
-from fleet import errors, logs, names
-from fleet.address import Address
+from fleet import errors, logs, names, redaction
 from fleet.broker import app as broker_app
 from fleet.broker import connection
 from fleet.flower import pages
 from fleet.flower.heard import Inspector, Listener
 from fleet.flower.password import obtain, path
-from fleet.flower.queues import Queues
 from fleet.settings import Settings
 
 log = logs.get(__name__)
@@ -29,30 +27,28 @@ MAX_WORKERS = 20_000
 class Window(Flower):  # type: ignore[misc]
     """Flower, listening only."""
 
-    def __init__(self, capp: Celery, broker: Address) -> None:
+    def __init__(self, capp: Celery, broker_url: str) -> None:
         loop = IOLoop.current()
         events = Listener(capp, loop, max_workers=MAX_WORKERS, max_tasks=MAX_TASKS)
         super().__init__(options=options, capp=capp, events=events, io_loop=loop, **web_settings)
-        self.inspector = Inspector(events, broker)
-        # For the page of the broker. Flower would take it from kombu, which names our transport in it.
-        self.broker_uri = str(broker)
-        self.queues = Queues(broker)
+        self.inspector = Inspector(events, broker_url)
+        # For the page of the broker. Flower would take them from kombu, which names our transport in them.
+        self.broker_uri = redaction.url(broker_url)
+        self.broker_uri_with_password = broker_url
         self.add_handlers(r".*", list(pages.HANDLERS))
 
 
-def main(settings: Settings, *, say: Callable[[str], None], private: bool) -> int:
+def main(settings: Settings, *, say: Callable[[str], None]) -> int:
     """Run Flower until it is told to stop; `say` gets what people should see, once.
-
-    With `private` a person reads that and nobody keeps it, so a password that was made just now is shown.
 
     Raises `errors.LocalFault` where the port is taken, `errors.BrokerRefused` where the broker does not take us. A
     broker that is merely away is waited for.
     """
-    broker = settings.require_broker_of_flower()
-    _refuse_hopeless(broker)
+    broker_url = settings.require_broker_url()
+    _refuse_hopeless(broker_url)
     password, made = obtain(settings)
     _configure(settings, password.get_secret_value())
-    window = Window(_celery(broker), broker)
+    window = Window(_celery(broker_url), broker_url)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks to outlive the terminal
             window.io_loop.asyncio_loop.add_signal_handler(number, window.stop)
@@ -64,9 +60,7 @@ def main(settings: Settings, *, say: Callable[[str], None], private: bool) -> in
             remedy="choose another: --port N, FLEET_FLOWER_PORT, FLEET_FLOWER_ADDRESS",
         ) from exc
     say(f"Flower: http://{settings.flower_address}:{settings.flower_port}  user {settings.flower_user}")
-    if made and not private:
-        say(f"Password: in {path(settings)}")
-    elif made:
+    if made:
         say(f"Password (shown this once, kept in {path(settings)}): {password.get_secret_value()}")
     log.info("flower.started", address=settings.flower_address, port=settings.flower_port)
     window.start()
@@ -74,11 +68,11 @@ def main(settings: Settings, *, say: Callable[[str], None], private: bool) -> in
     return 0
 
 
-def _refuse_hopeless(broker: Address) -> None:
-    """Raise `errors.BrokerRefused` for what waiting would not mend."""
-    client = connection.connect(broker, name="flower")
+def _refuse_hopeless(broker_url: str) -> None:
+    """Raise `errors.BrokerRefused` or `errors.SettingsInvalid` for what waiting would not mend."""
+    client = connection.connect(broker_url, name="flower")
     try:
-        connection.check(client, broker)
+        connection.check(client, broker_url)
     except errors.BrokerRefused:
         raise
     except errors.BrokerUnavailable as exc:
@@ -102,11 +96,11 @@ def _configure(settings: Settings, password: str) -> None:
     options.max_workers = MAX_WORKERS
 
 
-def _celery(broker: Address) -> Celery:
+def _celery(broker_url: str) -> Celery:
     """Return an app that can listen and knows no task of ours."""
     return broker_app.make(
         "fleet.flower",
-        broker=broker,
+        broker_url=broker_url,
         transport="fleet.flower.channel:Transport",
         transport_options={"fanout_prefix": names.FANOUT_PATTERN, "fanout_patterns": True},
     )

@@ -15,8 +15,7 @@ from celery.events import EventReceiver
 from flower.events import Events
 from tornado.ioloop import IOLoop
 
-from fleet import logs, names
-from fleet.address import Address
+from fleet import logs, names, redaction
 
 log = logs.get(__name__)
 
@@ -67,9 +66,9 @@ class Inspector:
     #: what a worker's page waits for before it is shown: nothing
     inspect_methods: tuple[str, ...] = ()
 
-    def __init__(self, events: Listener, broker: Address) -> None:
+    def __init__(self, events: Listener, broker_url: str) -> None:
         self._events = events
-        self._broker = str(broker)
+        self._broker_url = redaction.url(broker_url)
 
     @property
     def workers(self) -> dict[str, dict[str, Any]]:
@@ -94,7 +93,7 @@ class Inspector:
         return {
             "stats": {
                 "pid": worker.pid,
-                "broker": {"url": self._broker},
+                "broker": {"url": self._broker_url},
                 "total": total,
                 "software": f"{worker.sw_ident} {worker.sw_ver} on {worker.sw_sys}",
                 "tasks in hand": worker.active,

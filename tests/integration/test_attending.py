@@ -30,16 +30,14 @@ def client(any_broker: Broker) -> Iterator["redis.Redis"]:
 @pytest.fixture
 def ingest(engine: Engine, client: "redis.Redis") -> Ingest:
     with db.session(engine) as session:
-        factories.enroll(session, "edge-1")
-        factories.introduce(session, "alice", "bob", "carol")
+        inventory.enroll_host(session, "edge-1")
         inventory.host(session, "edge-1").journal = JOURNAL
-    return Ingest(engine=engine, client=client, lease=factories.HeldLease(client), voice=factories.voice(engine))
+    return Ingest(engine=engine, client=client, lease=factories.HeldLease(client))
 
 
 @pytest.fixture
 def rescue(engine: Engine, client: "redis.Redis") -> Rescue:
-    lease = factories.HeldLease(client)
-    return Rescue(engine=engine, client=client, lease=lease, voice=factories.voice(engine), rest=0)
+    return Rescue(engine=engine, client=client, lease=factories.HeldLease(client), rest=0)
 
 
 def take_in(ingest: Ingest, client: "redis.Redis", *reports: Report) -> None:
@@ -77,7 +75,8 @@ def queue(client: "redis.Redis") -> list[str]:
 
 
 def words(client: "redis.Redis", kind: str) -> list[dict[str, Any]]:
-    return factories.heard(client, "edge-1", kind)
+    items: Any = client.lrange(names.control("edge-1"), 0, -1)
+    return [word for word in map(json.loads, reversed(items)) if word["kind"] == kind]
 
 
 def record(engine: Engine, run: str) -> Run:
