@@ -266,7 +266,7 @@ def test_a_killed_zygote_is_replaced_and_what_runs_goes_on(children: Children, l
     assert endings[0].kind == "replied"
 
 
-@pytest.mark.parametrize("description", ["short", "longer than a socket holds" * 50_000])
+@pytest.mark.parametrize("description", ["short", "longer than a socket holds" * 50_000], ids=["short", "long"])
 def test_a_run_that_a_hanging_zygote_was_asked_for_begins_once_with_another(
     tmp_path: Path, log: Path, description: str
 ) -> None:
