@@ -63,6 +63,11 @@ class Siege(System):
         found = self.settings.model_copy(update={"principal": principal})
         return Fleet(found)
 
+    def read_files_anew(self) -> None:
+        """Have alice push by the file that she has now."""
+        self.fleet.close()
+        self._fleet = None
+
     def held_by_host(self, host: str) -> HostCredential:
         """Return what somebody has who stole a host's credential."""
         return credentials.load(self.settings.credential_path(host), host=host)

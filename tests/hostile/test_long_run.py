@@ -1,7 +1,6 @@
 """What takes longer of a normal run: what a broker loses is made good, and the command line."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests.hostile.conftest import push
 from tests.integration.test_flower import Window
 from tests.services import locked as users
 from tests.services.broker import Broker, emptied
+from tests.services.freezing import frozen
 from tests.services.locked import Locked
 from tests.services.waiting import until
 
@@ -31,11 +31,10 @@ def test_what_the_broker_lost_is_sent_and_written_again(fleet_of_two: Locked) ->
         forgotten = push(fleet_of_two, host="h2", offline="queue")
         lost = push(fleet_of_two)
         fleet_of_two.record(lost, state="succeeded")
-        control.process.send_signal(signal.SIGSTOP)
-        unheard = push(fleet_of_two)
-        until(lambda: admin.exists(names.result(unheard)), "the result")
-        admin.delete(names.reports("h1"), names.queue("h2"), names.HOSTS)
-        control.process.send_signal(signal.SIGCONT)
+        with frozen(control.process.pid):
+            unheard = push(fleet_of_two)
+            until(lambda: admin.exists(names.result(unheard)), "the result")
+            admin.delete(names.reports("h1"), names.queue("h2"), names.HOSTS)
         assert control.stop() == 0
         fleet_of_two.start_control()
         until(lambda: admin.hexists(names.HOSTS, "h2"), "the registry is written anew")

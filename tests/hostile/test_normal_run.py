@@ -13,6 +13,7 @@ from fleet import errors, names
 from fleet.dispatch import RunSignature
 from tests.hostile.conftest import push
 from tests.integration.host.test_sessions import elsewhere, says
+from tests.services.freezing import frozen
 from tests.services.locked import Locked
 from tests.services.waiting import until
 
@@ -83,12 +84,10 @@ def test_a_host_that_was_away_finds_its_work_and_loses_none_of_it_when_it_is_kil
 
 
 def test_a_broker_that_starts_anew_costs_nothing(fleet_of_two: Locked) -> None:
-    worker = fleet_of_two.parts[1].process
-    worker.send_signal(signal.SIGSTOP)
-    awaited = fleet_of_two.fleet.push("fleet.host.ping", on="h1").results[0]
-    fleet_of_two.broker.stop(kill=True)
-    fleet_of_two.broker.start()
-    worker.send_signal(signal.SIGCONT)
+    with frozen(fleet_of_two.parts[1].process.pid):
+        awaited = fleet_of_two.fleet.push("fleet.host.ping", on="h1").results[0]
+        fleet_of_two.broker.stop(kill=True)
+        fleet_of_two.broker.start()
     assert awaited.get(timeout=30)["host"] == "h1"
 
 
@@ -98,11 +97,9 @@ def test_one_worker_follows_another(locked: Locked, tmp_path: Path) -> None:
     first = locked.start_worker("h1")
     second = elsewhere(locked, "h1", tmp_path / "elsewhere")
     says(second, "host.taken")
-    first.process.send_signal(signal.SIGSTOP)
-    with locked.broker.connect() as admin:
+    with frozen(first.process.pid), locked.broker.connect() as admin:
         admin.delete(names.presence("h1"))  # what 35 s of silence do
-    says(second, "worker.started")
-    first.process.send_signal(signal.SIGCONT)
+        says(second, "worker.started")
     assert first.process.wait(20) > 0
     assert push(locked)
     assert second.stop() == 0

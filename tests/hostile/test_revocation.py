@@ -209,6 +209,8 @@ def test_a_hosts_key_changes_under_load_and_nothing_is_lost_or_repeated(siege: S
 
 def test_a_principals_key_changes_under_load_and_nothing_is_lost_or_repeated(siege: Siege) -> None:
     under_load(siege, lambda: succeeds(siege, "principal", "rotate", "alice"))
+    siege.read_files_anew()
+    siege.works()
 
 
 def test_the_fleets_key_changes_under_load_and_nothing_is_lost_or_repeated(siege: Siege) -> None:
