@@ -69,7 +69,7 @@ def by_the_library(broker: Address) -> None:
 
 
 def by_enrolling(broker: Address) -> None:
-    token = tokens.new(broker_url=broker.url, broker_ca=broker.ca).text()
+    token = tokens.new(broker_url=broker.url, fleet="f" * 43, broker_ca=broker.ca).text()
     joining.join(token, host="h1", version="test")
 
 
