@@ -6,7 +6,7 @@ BIN := .venv/bin
 PROCESSES ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check -qq install
 
-.PHONY: help up test check lint format bench chaos pictures clean
+.PHONY: help up test check lint format bench chaos hostile pictures clean
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make format  put the code into its format"
 	@echo "make bench   print the numbers"
 	@echo "make chaos   break everything, count what became of the work, beside stock Celery (root; about an hour and a half)"
+	@echo "make hostile try all that a part could do that somebody took over, on both brokers, and what each may do for itself"
 	@echo "make pictures take the pictures of the README anew, from a real run"
 	@echo "make clean   remove .venv and what was built"
 
@@ -47,6 +48,9 @@ chaos: .venv/.for-development
 	@rm -rf build/chaos
 	@$(BIN)/python -m tests.chaos --results build/chaos
 	@$(BIN)/python -m tests.chaos --results build/chaos --write
+
+hostile: .venv/.for-development
+	@$(BIN)/python -m pytest -q -m 'long or not long' tests/hostile
 
 pictures: .venv/.for-development
 	@$(BIN)/python -m tests.pictures

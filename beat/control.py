@@ -8,6 +8,8 @@ LEASE_TASK = "fleet.beat.lease"
 PRESENCE_TASK = "fleet.beat.presence"
 REGISTRY_TASK = "fleet.beat.registry"
 RESCUE_TASK = "fleet.beat.rescue"
+TRUST_TASK = "fleet.beat.trust"
+JOINERS_TASK = "fleet.beat.joiners"
 
 ENTRIES = (
     Entry(
@@ -37,6 +39,22 @@ ENTRIES = (
 )
 #: In a thread of their own: what waits for a long queue or a slow database must not hold up the lease.
 SLOW_ENTRIES = (
+    Entry(
+        name="trust",
+        task=TRUST_TASK,
+        interval=timedelta(seconds=2),
+        jitter=0.1,
+        retry=timedelta(seconds=1),
+        why="a broker that started anew without its users lets nobody in until they are there again",
+    ),
+    Entry(
+        name="joiners",
+        task=JOINERS_TASK,
+        interval=timedelta(seconds=60),
+        jitter=0.2,
+        retry=timedelta(seconds=30),
+        why="a token that is used up or expired keeps its broker user for a minute, and not for much longer",
+    ),
     Entry(
         name="rescue",
         task=RESCUE_TASK,

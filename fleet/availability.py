@@ -10,15 +10,17 @@ from typing import Any
 import redis
 from sqlmodel import Session
 
-from fleet import audit, inventory, names, presence
+from fleet import audit, clock, inventory, names, presence
 from fleet.contracts.control import SetAvailability
 from fleet.contracts.hosts import Availability
-from fleet.models import Membership
+from fleet.keyring import Keyring
+from fleet.models import Host, Membership
 
 
 def set(  # noqa: A001 - read as availability.set
     session: Session,
     client: "redis.Redis",
+    ring: Keyring,
     host: str,
     availability: Availability,
     *,
@@ -31,11 +33,16 @@ def set(  # noqa: A001 - read as availability.set
     cancelled. The broker is told before the session commits, so that an outage of it fails the whole change; a commit
     that fails after it is made good by `remind`. Raises `errors.NotFound` for an unknown host, and redis-py's errors.
     """
-    changed = inventory.set_availability(session, host, availability)
-    until = None
-    if deadline is not None:
-        seconds, microseconds = _time(client)
-        until = seconds + microseconds / 1e6 + deadline.total_seconds()
+    seconds, microseconds = _time(client)
+    now = seconds + microseconds / 1e6
+    until = None if deadline is None else now + deadline.total_seconds()
+    changed = inventory.set_availability(
+        session,
+        host,
+        availability,
+        at=clock.from_unix(now),
+        deadline=None if until is None else clock.from_unix(until),
+    )
     audit.record(
         session,
         event="host.availability_set",
@@ -44,31 +51,40 @@ def set(  # noqa: A001 - read as availability.set
         data={"availability": availability.value, "deadline": until},
     )
     inventory.publish_hosts(session, client, host)
-    told = SetAvailability(availability=availability, deadline=until, by=by)
-    client.lpush(names.control(host), told.model_dump_json())
+    row = inventory.host(session, host)
+    if row.keys:
+        client.lpush(names.control(host), _word(row, ring, by=by))
     return changed
 
 
-def remind(session: Session, client: "redis.Redis") -> int:
+def remind(session: Session, client: "redis.Redis", ring: Keyring) -> int:
     """Tell those hosts again whose heartbeats differ from what was decided; return how many.
 
     The word may be on its way, or its host about to obey: it is not sent twice while the same waits to be read.
     """
-    wanted = {
-        host.id: Availability(host.availability)
-        for host in inventory.hosts(session)
-        if host.membership == Membership.ACCEPTED
-    }
-    beats = presence.read(client, wanted)
-    differing = [host for host, beat in beats.items() if beat is not None and beat.availability is not wanted[host]]
+    rows = {host.id: host for host in inventory.hosts(session) if host.membership == Membership.ACCEPTED and host.keys}
+    beats = presence.read(client, rows)
     command: Any = client
     told = 0
-    for host in differing:
-        word = SetAvailability(availability=wanted[host], by="control").model_dump_json()
+    for host, beat in beats.items():
+        if beat is None or beat.availability == rows[host].availability:
+            continue
+        word = _word(rows[host], ring, by="control")  # the same words have the same signature
         if command.lpos(names.control(host), word) is None:
             client.lpush(names.control(host), word)
             told += 1
     return told
+
+
+def _word(host: Host, ring: Keyring, *, by: str) -> str:
+    """Return what the host is told: the decision as it is on record."""
+    told = SetAvailability(
+        availability=Availability(host.availability),
+        deadline=host.drain_deadline.timestamp() if host.drain_deadline else None,
+        by=by,
+        decided_at=host.availability_at.timestamp() if host.availability_at else 0.0,
+    )
+    return ring.word(host.keys[0], told)
 
 
 def _time(client: "redis.Redis") -> tuple[int, int]:

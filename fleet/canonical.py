@@ -49,6 +49,27 @@ def _plain_number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
+def read(text: str | bytes) -> Any:
+    """Read JSON that others wrote, strictly: UTF-8, no key twice in an object, no NaN or infinity (see RFC 8259).
+
+    Two readers could take different values from a key twice, and from bytes whose encoding each guesses. Raises
+    ValueError, RecursionError for deep nesting.
+    """
+    read = text.decode() if isinstance(text, bytes) else text  # `json` would take UTF-16 and UTF-32, too
+    return json.loads(read, object_pairs_hook=_once, parse_constant=_refuse_constant)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
 def encode(value: Any) -> bytes:
     """Return the bytes of a plain value: keys sorted, no spaces, ASCII with \\u escapes, floats as Python's repr."""
     return _ENCODER.encode(value).encode("ascii")

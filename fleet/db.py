@@ -44,6 +44,8 @@ class Lock(IntEnum):
     INGEST = 0x666C656574_03
     #: let a host in
     ENROLL = 0x666C656574_04
+    #: change keys, principals, or what hosts are told of them
+    TRUST = 0x666C656574_05
 
 
 def open_engine(url: str, *, create: bool = True) -> Engine:

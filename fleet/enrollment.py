@@ -3,6 +3,7 @@
 A token enrolls `uses` hosts within its life. Whatever is wrong with one (expired, used up, revoked, another host's, a
 wrong secret, never heard of) the answer is the same, and nothing is used up; the audit says what it was. A host that is
 a member already is enrolled again only by a token made for that host: whoever holds any token could take it over else.
+A token that is used up and shown again was copied, so the host it enrolled may be a stranger: it is marked as suspect.
 """
 
 import hmac
@@ -13,9 +14,13 @@ from typing import NamedTuple
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, db, errors, inventory, names, tokens
+from fleet import audit, clock, db, errors, inventory, keyring, names, tokens
+from fleet.broker import login
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
+from fleet.keyring import Keyring
 from fleet.models import AuditEvent, EnrollmentToken, Host, Membership
+from fleet.security.identity import HostIdentity
+from fleet.security.keys import fingerprint
 
 DEFAULT_TTL = timedelta(minutes=15)
 #: Less is over before anybody has typed the token in on another machine.
@@ -38,7 +43,9 @@ _SAID_OPENLY = {
 def create_token(
     session: Session,
     *,
+    ring: Keyring,
     broker_url: str,
+    broker_ca: str | None = None,
     created_by: str,
     ttl: timedelta = DEFAULT_TTL,
     uses: int = 1,
@@ -47,7 +54,9 @@ def create_token(
 ) -> str:
     """Make a token and return its text, which is shown this once; raises `errors.InvalidValue`.
 
-    A token for one `host_id` may also enroll that host again, which is otherwise refused.
+    Of `broker_url` the address goes into it, without user and password; `broker_ca` (PEM) is for hosts whose system
+    does not know the broker's CA. The token works once the broker knows its user
+    (`fleet.members`). A token for one `host_id` may also enroll that host again, which is otherwise refused.
     """
     if not SHORTEST_TTL <= ttl <= LONGEST_TTL:
         raise errors.InvalidValue(
@@ -59,11 +68,13 @@ def create_token(
         )
     if host_id is not None:
         names.host_id(host_id)
-    token = tokens.new(broker_url=broker_url)
+    db.take(session, db.Lock.TRUST)  # until its broker user is there, nobody takes that for a stranger's
+    token = tokens.new(broker_url=login.without(broker_url), fleet=fingerprint(ring.newest.public), broker_ca=broker_ca)
     now = clock.now()
     record = EnrollmentToken(
         id=token.id,
         secret_hash=tokens.hash_secret(token.secret),
+        broker_hash=login.hashed(token.broker_password()),
         created_at=now,
         created_by=created_by,
         expires_at=now + ttl,
@@ -105,7 +116,7 @@ class Redemption(NamedTuple):
     event: AuditEvent | None
 
 
-def redeem(session: Session, request: EnrollmentRequest, *, broker_time: float) -> Redemption:
+def redeem(session: Session, request: EnrollmentRequest, *, ring: Keyring, broker_time: float) -> Redemption:
     """Let a host in by its token, or refuse it; audited either way. `broker_time` is in unix seconds.
 
     The same request again (a host that heard no answer asks again) gets the same answer and uses nothing up.
@@ -119,23 +130,50 @@ def redeem(session: Session, request: EnrollmentRequest, *, broker_time: float) 
         token.secret_hash, tokens.hash_secret(request.secret.get_secret_value())
     )
     if secret_fits and known and known.enrolled_by == request.request_id and _is_member(known):
-        return Redemption(_accept(request, known), None)
+        return Redemption(_accept(session, request, known, ring), None)
     problem = _problem(token, request, known, secret_fits=secret_fits)
     if not problem and broker_time > request.not_after:
         problem = "late"
     if token is None or host_id is None or problem or not _use_up(session, request.token_id):
+        if secret_fits and token is not None and token.uses_left < 1:
+            _suspect(session, token.id)
         return _refuse(session, request, problem or "used up or expired")
-    host = inventory.enroll_host(session, host_id, labels=token.labels)
-    host.enrolled_by = request.request_id
+    host = inventory.enroll_host(
+        session, host_id, key=request.key, labels=token.labels, at=clock.from_unix(broker_time)
+    )
+    host.enrolled_by, host.token_id, host.suspect = request.request_id, token.id, None
+    host.broker_hashes = [request.broker_hash]
     session.add(host)
     event = audit.record(
         session,
         event="host.enrolled",
         actor=_actor(request),
         host_id=host_id,
-        data={"token": request.token_id, "labels": host.labels, "version": request.version},
+        data={"token": request.token_id, "labels": host.labels, "version": request.version, "key": request.key},
     )
-    return Redemption(_accept(request, host), event)
+    return Redemption(_accept(session, request, host, ring), event)
+
+
+def identify(host: Host, ring: Keyring) -> str:
+    """Return the host's credential, issued now where it has none or what it says has changed."""
+    if host.credential is None:
+        who = HostIdentity(
+            host=host.id,
+            key=host.keys[-1],
+            labels=host.labels,
+            enrolled_at=host.enrolled_at.timestamp(),
+            issued_at=clock.now().timestamp(),
+        )
+        host.credential = ring.issue(who)
+    return host.credential
+
+
+def _suspect(session: Session, token_id: str) -> None:
+    """Mark the hosts that came by a token which somebody shows once more."""
+    for host in session.exec(select(Host).where(Host.token_id == token_id, col(Host.suspect).is_(None))).all():
+        host.suspect = f"token {token_id}, by which it came, was shown again"
+        session.add(host)
+        audit.record(session, event="host.suspected", actor="control", host_id=host.id, data={"reason": host.suspect})
 
 
 def _problem(  # noqa: PLR0911 - one line a reason
@@ -170,13 +208,22 @@ def _use_up(session: Session, token_id: str) -> bool:
             col(EnrollmentToken.expires_at) > clock.now(),
             col(EnrollmentToken.revoked_at).is_(None),
         )
-        .values(uses_left=col(EnrollmentToken.uses_left) - 1)
+        .values(uses_left=col(EnrollmentToken.uses_left) - 1, used_at=clock.now())
     )
     return taken.rowcount == 1
 
 
-def _accept(request: EnrollmentRequest, host: Host) -> EnrollmentAnswer:
-    return EnrollmentAnswer(request_id=request.request_id, outcome="accepted", host=host.id, labels=host.labels)
+def _accept(session: Session, request: EnrollmentRequest, host: Host, ring: Keyring) -> EnrollmentAnswer:
+    credential = identify(host, ring)
+    session.add(host)
+    return EnrollmentAnswer(
+        request_id=request.request_id,
+        outcome="accepted",
+        host=host.id,
+        labels=host.labels,
+        credential=credential,
+        trust=keyring.statement(session, ring),
+    )
 
 
 def _refuse(session: Session, request: EnrollmentRequest, problem: str) -> Redemption:

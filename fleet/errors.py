@@ -10,14 +10,19 @@ FleetError                        exit code
 ├── Refused                       4    somebody in charge said no
 │   ├── TaskRejected                   the host refused a message; it never ran
 │   ├── EnrollmentRefused              the control plane refused a token
-│   └── CredentialUnusable             missing, unreadable, or open to others
+│   ├── CredentialUnusable             missing, unreadable, open to others, expired, revoked
+│   ├── NotPermitted                   the principal may not do that, or not there
+│   └── NotTrusted                     a signature or credential that is not whose it should be
+│       └── ResultForged               what lies there as a result is nobody's word that counts
 ├── Unreachable                   5    something is not there at the moment
 │   ├── HostNotConnected               no heartbeat: nothing was queued
 │   │   ├── HostNotEnrolled            no such host
 │   │   └── HostNotAvailable           it is paused or draining
 │   ├── QueueFull                      too much waits for the host already
 │   ├── TaskExpired                    the run was still waiting when its time was over
-│   ├── BrokerUnavailable, BrokerRefused
+│   ├── BrokerUnavailable              nobody answers
+│   │   └── BrokerRefused              somebody answers, and does not take us
+│   │       └── BrokerUntrusted        somebody answers, and cannot show to be the broker
 │   ├── DatabaseUnavailable
 │   └── EngineUnavailable              the Docker Engine does not answer
 ├── TaskFailed                    1    the run was carried out and failed
@@ -131,6 +136,24 @@ class CredentialUnusable(Refused):
     code = "credential_unusable"
 
 
+class NotPermitted(Refused):
+    """The principal's level or selectors do not allow this push. Nothing was sent."""
+
+    code = "not_permitted"
+
+
+class NotTrusted(Refused):
+    """A signature, or a credential, is not whose it should be."""
+
+    code = "not_trusted"
+
+
+class ResultForged(NotTrusted):
+    """What lies where a run's result belongs is neither its host's word nor the fleet's."""
+
+    code = "result_forged"
+
+
 class Unreachable(FleetError):
     code = "unreachable"
     exit_code = 5
@@ -202,6 +225,12 @@ class BrokerRefused(BrokerUnavailable):
     """The broker answers, but not to us: wrong or missing password, too old, wrong settings."""
 
     code = "broker_refused"
+
+
+class BrokerUntrusted(BrokerRefused):
+    """Whoever answers cannot show to be the broker (no TLS, or a wrong certificate). Nothing was sent to it."""
+
+    code = "broker_untrusted"
 
 
 class DatabaseUnavailable(Unreachable):

@@ -80,24 +80,29 @@ def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: It
     """Set labels of a host, then remove others, and return it. A label that is not there is removed already."""
     found = host(session, host_id)
     gone = frozenset(unset)
-    found.labels = check_labels({key: value for key, value in {**found.labels, **set}.items() if key not in gone})
+    labels = check_labels({key: value for key, value in {**found.labels, **set}.items() if key not in gone})
+    if labels != found.labels:
+        found.labels, found.credential = labels, None  # a new one says so
     session.add(found)
     return found
 
 
-def set_availability(session: Session, host_id: str, availability: Availability) -> bool:
-    """Note whether a host is to take new work; return whether that is new. See `fleet.availability`."""
+def set_availability(
+    session: Session, host_id: str, availability: Availability, *, at: datetime, deadline: datetime | None = None
+) -> bool:
+    """Note whether a host is to take new work, decided now; return whether that is new. See `fleet.availability`."""
     found = host(session, host_id)
     changed = found.availability != availability
     found.availability = availability.value
+    found.availability_at, found.drain_deadline = at, deadline
     session.add(found)
     return changed
 
 
 def enroll_host(
-    session: Session, host_id: str, *, labels: Mapping[str, str] | None = None, at: datetime | None = None
+    session: Session, host_id: str, *, key: str, labels: Mapping[str, str] | None = None, at: datetime | None = None
 ) -> Host:
-    """Take a host into the fleet and return it.
+    """Take a host into the fleet by its public key and return it; its credential is yet to be issued.
 
     One that is a member already keeps its labels, the new ones laid over; the name of a revoked one inherits nothing.
     """
@@ -112,15 +117,46 @@ def enroll_host(
     found.membership = Membership.ACCEPTED.value
     found.labels = check_labels({**kept, **(labels or {})})
     found.enrolled_at = moment
+    found.keys, found.credential = [key], None
     session.add(found)
     session.flush()
     return found
 
 
-def accepted(session: Session, host_ids: Iterable[str]) -> set[str]:
-    """Return which of these are members of the fleet."""
-    query = select(Host.id).where(col(Host.id).in_(list(host_ids)), Host.membership == Membership.ACCEPTED)
-    return set(session.exec(query).all())
+def offer_key(session: Session, host_id: str, *, key: str, broker_hash: str) -> None:
+    """Note the key and the password that a host is about to change to; until it has, both of each count."""
+    found = host(session, host_id)
+    if key not in found.keys:
+        found.keys = [*found.keys[-1:], key]
+        found.broker_hashes = [*found.broker_hashes[-1:], broker_hash]
+        found.credential = None  # the next one is for that key
+        session.add(found)
+        session.flush()
+
+
+def settle_key(session: Session, host_id: str, *, key: str) -> bool:
+    """Let only the newest key and password of a host count, once it goes by them; return whether that is new."""
+    found = host(session, host_id)
+    if len(found.keys) < 2 or found.keys[-1] != key:
+        return False
+    found.keys, found.broker_hashes = found.keys[-1:], found.broker_hashes[-1:]
+    session.add(found)
+    session.flush()
+    return True
+
+
+def revoke_host(session: Session, found: Host) -> None:
+    """Put a host out: its keys and passwords count no more, and its reports are not taken in."""
+    found.membership = Membership.REVOKED.value
+    found.keys, found.broker_hashes, found.credential = [], [], None
+    session.add(found)
+    session.flush()
+
+
+def accepted(session: Session, host_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the public keys of those of these that are members of the fleet, the newest last."""
+    query = select(Host.id, Host.keys).where(col(Host.id).in_(list(host_ids)), Host.membership == Membership.ACCEPTED)
+    return {host: tuple(keys) for host, keys in session.exec(query).all()}
 
 
 def register(session: Session, host_id: str, *, facts: Facts, at: datetime) -> None:
@@ -162,10 +198,12 @@ def publish_hosts(session: Session, client: "redis.Redis", host: str | None = No
     query = select(Host).where(Host.membership == Membership.ACCEPTED)
     found = session.exec(query if host is None else query.where(Host.id == names.host_id(host))).all()
     entries: dict[Any, Any] = {
-        each.id: json.dumps({"labels": each.labels, "membership": each.membership, "availability": each.availability})
+        each.id: json.dumps({"credential": each.credential, "availability": each.availability})
         for each in found
+        if each.credential
     }
-    gone = published - entries.keys()
+    # one whose next credential is yet to be issued goes by the former: it must not vanish for callers meanwhile
+    gone = published - {each.id for each in found}
     with client.pipeline(transaction=True) as pipeline:
         if gone:
             pipeline.hdel(names.HOSTS, *gone)

@@ -7,28 +7,31 @@ random id of an enrollment request.
 |------------------------------|---------|-------------------|----------------|-------------|-------|
 | `fleet:h:X:q`                | list    | principals, control | host X        | none        | pushed messages; LPUSH at the head, taken from the tail |
 | `fleet:h:X:inbox:<epoch>`    | list    | host X            | host X         | none        | messages handed over (BLMOVE) and not yet in the journal |
-| `fleet:h:X:ctl`              | list    | control plane     | host X         | none        | messages to the worker itself; never waits behind work |
-| `fleet:h:X:dead`             | list    | host X            | control plane  | none        | items that could not be parsed or were refused, newest 1,000 |
-| `fleet:h:X:epoch`            | string  | host X            | host X         | none        | number of the newest worker session of the host |
-| `fleet:presence:X`           | string  | host X            | everybody      | 35 s        | the heartbeat; a missing key means "not connected" |
-| `fleet:inventory:X`          | string  | host X            | everybody      | 3 × 60 s    | containers of the host; a missing key means "unknown" |
-| `fleet:reports:X`            | list    | host X            | control plane  | none        | numbered reports of a host, oldest at the tail |
-| `fleet:reports:p:P`          | list    | principal P       | control plane  | none        | `run.queued` reports of a principal |
-| `fleet:reports:dirty`        | set     | hosts, principals | control plane  | none        | senders that have news: `X` or `p:P` |
-| `fleet:hosts`                | hash    | control plane     | principals     | none        | accepted hosts, labels, availability: `X` → JSON |
-| `fleet:enroll:requests`      | list    | joining hosts     | control plane  | none        | enrollment requests |
-| `fleet:enroll:reply:T:R`     | list    | control plane     | joining host   | 60 s        | the answer to request R by token T |
-| `fleet:control:lease`        | string  | control plane     | control plane  | 10 s        | which control worker may write the ledger |
-| `fleet:control:withdrawn`    | hash    | control plane     | control plane  | none        | messages taken out of queues and not yet in the ledger: run id → verdict |
+| `fleet:h:X:ctl`              | list    | principals, control | host X         | none        | messages to the worker itself; never waits behind work |
+| `fleet:h:X:dead`             | list    | host X            | control        | none        | items that could not be parsed or were refused, newest 1,000 |
+| `fleet:h:X:epoch`            | string  | host X            | host X, control | none        | number of the newest worker session of the host |
+| `fleet:presence:X`           | string  | host X            | control, host X | 35 s           | the heartbeat; a missing key means "not connected", which principals may ask |
+| `fleet:inventory:X`          | string  | host X            | principals, control | 3 × 60 s    | containers of the host; a missing key means "unknown" |
+| `fleet:reports:X`            | list    | host X            | control        | none        | numbered reports of a host, oldest at the tail |
+| `fleet:reports:p:P`          | list    | principal P       | control, principal P | none        | `run.queued` reports of a principal, who looks whether they are still there |
+| `fleet:reports:dirty`        | set     | hosts, principals | control        | none        | senders that have news: `X` or `p:P` |
+| `fleet:hosts`                | hash    | control           | principals     | none        | accepted hosts, credential, availability: `X` → JSON |
+| `fleet:principals`           | hash    | control           | principals     | none        | newest credential of each principal: `P` → JWS |
+| `fleet:trust`                | string  | control           | joining hosts, hosts, principals | none | the fleet's keys and whose credentials count, signed |
+| `fleet:enroll:requests`      | list    | joining hosts     | control        | none        | enrollment requests |
+| `fleet:enroll:reply:T:R`     | list    | control           | joining host   | 60 s        | the answer to request R by token T |
+| `fleet:control:lease`        | string  | control           | control        | 10 s        | which control worker may write the ledger |
+| `fleet:control:withdrawn`    | hash    | control           | control        | none        | messages taken out of queues and not yet in the ledger: run id → verdict |
 | `celery-task-meta-X:<uuid>`  | string  | host X, control   | principals     | 1 day       | a run's result, in Celery's form |
 
 | channel                      | publisher      | subscriber   | carries |
 |------------------------------|----------------|--------------|---------|
 | `celery-task-meta-X:<uuid>`  | host X, control | principals  | the same result, once |
 | `/h-X.celeryev/…`            | host X         | Flower       | Celery's events; a hint, never evidence |
-| `fleet:watch`                | control plane  | watchers     | every audit event after it is committed |
+| `fleet:watch`                | control        | principals   | every audit event after it is committed |
 
-Ids go into keys and into access rules with globs, hence the strict form of `HOST_ID`.
+"Control" is the control plane's user, which may also do what a principal may. `fleet.security.acl` has the commands of
+each role on each of these. Ids go into keys and into those rules with globs, hence the strict form of `HOST_ID`.
 """  # noqa: E501 - a table
 
 import re
@@ -47,6 +50,8 @@ PRINCIPAL = HOST_ID
 RESERVED = frozenset({"dirty", "control"})
 
 HOSTS = "fleet:hosts"
+PRINCIPALS = "fleet:principals"
+TRUST = "fleet:trust"
 REPORTS_DIRTY = "fleet:reports:dirty"
 ENROLL_REQUESTS = "fleet:enroll:requests"
 CONTROL_LEASE = "fleet:control:lease"

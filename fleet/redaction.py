@@ -1,7 +1,7 @@
 """Redaction: what may be shown of a text that came from elsewhere, or that carries a secret."""
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 #: C0, DEL, C1, line separators, bidirectional controls (Unicode PropList, Bidi_Control), surrogates.
 _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,14 +23,17 @@ def for_terminal(text: str, *, keep_newlines: bool = False) -> str:
 
 
 def url(value: str) -> str:
-    """Return a URL with its password masked, fit for a log or an error."""
+    """Return a URL with its password masked, and the values of its query, fit for a log or an error."""
     try:
         parts = urlsplit(value)
         password = parts.password
     except ValueError:
         return "***"
-    if password is None:
+    if "@" in parts.path + parts.query + parts.fragment:  # a password with an unescaped /, ? or # ends up there
+        return f"{parts.scheme}://***"
+    if password is None and not parts.query:
         return value
-    user = parts.username or ""
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+    netloc = parts.netloc if password is None else f"{parts.username or ''}:***@{host}"
+    query = "&".join(f"{quote(name)}=***" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))

@@ -6,9 +6,7 @@ The settings file is `-c FILE` or `FLEET_CONFIG`, else the first that exists of 
 This is the only module that reads the environment.
 """
 
-import ipaddress
 import os
-import re
 import socket
 import tomllib
 from datetime import timedelta
@@ -20,19 +18,18 @@ from platformdirs import user_state_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fleet import errors, names, redaction
+from fleet import address, authority, errors, names, redaction
+from fleet.address import Address
 
 PREFIX = "FLEET_"
 #: Variables that are Fleet's but no settings.
 _NOT_SETTINGS = frozenset({"FLEET_CONFIG"})
 #: Settings whose value may come from a file named in `FLEET_<NAME>_FILE`.
-SECRETS = ("broker_url", "database_url", "token", "flower_password")
+SECRETS = ("broker_url", "flower_broker_url", "database_url", "token", "flower_password")
 #: Written by `fleet up` into its state directory, so that everything on the machine finds it.
 STATE_FILE = "fleet.toml"
 #: What a host advertises where nobody says otherwise (E4 of the feature table).
 DEFAULT_PORT = 8000
-#: What a host name is made of, at most 253 characters (RFC 1123, 2.1); underscores, because people use them.
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
 
 class Settings(BaseSettings):
@@ -40,7 +37,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    broker_url: SecretStr | None = Field(None, description="Redis or Valkey ≥ 7: redis://[:password@]host:port/0")
+    broker_url: SecretStr | None = Field(None, description="Redis or Valkey ≥ 7: rediss://[user:password@]host:port/0")
+    flower_broker_url: SecretStr | None = Field(
+        None, description="the broker with Flower's own user, which can only listen; default: broker_url"
+    )
+    broker_ca: Path | None = Field(None, description="PEM file of the broker's CA; default: the system's CAs")
     database_url: SecretStr | None = Field(
         None, description="control plane's database: sqlite:///file or postgresql://user:password@host/name"
     )
@@ -53,6 +54,12 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(None, description="enrollment token")
     credential: Path | None = Field(None, description="credential file; default: in the state directory")
     principal: str | None = Field(None, description="who pushes; default: the login name")
+    principal_file: Path | None = Field(
+        None, description="key and credential of the principal; default: in the state directory"
+    )
+    signing_keys: Path | None = Field(
+        None, description="control plane's file of the fleet's keys; default: in the state directory"
+    )
     docker_url: str | None = Field(None, description="Docker Engine: unix:///path or tcp://…; default: DOCKER_HOST")
     concurrency: int = Field(8, ge=1, le=256, description="tasks that a host runs at once")
     task_memory: int = Field(
@@ -85,11 +92,14 @@ class Settings(BaseSettings):
             raise ValueError("use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
         return value
 
-    @field_validator("broker_url")
+    @field_validator("broker_url", "flower_broker_url")
     @classmethod
     def _check_broker(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("a broker URL begins with redis:// or rediss://")
+        if value is not None:
+            try:
+                address.parse(value.get_secret_value())
+            except errors.InvalidValue as exc:
+                raise ValueError(f"it {exc.problem}; {exc.remedy}") from exc
         return value
 
     @field_validator("metrics_address")
@@ -155,7 +165,7 @@ class Settings(BaseSettings):
             ("AGENT_HOST", os.environ.get("AGENT_HOST")),
         ):
             if given:
-                if not _is_address(given):
+                if not address.is_host(given):
                     raise errors.SettingsInvalid(
                         f"{origin}: {given!r} is not a host name or an address",
                         remedy="give one without scheme and port, such as web-1.example.org, 10.0.0.7 or fd00::7",
@@ -183,12 +193,34 @@ class Settings(BaseSettings):
     def credential_path(self, host: str) -> Path:
         return self.credential or self.host_dir(host) / "credential.json"
 
+    def principal_path(self, name: str) -> Path:
+        return self.principal_file or self.state_dir / "principals" / f"{names.principal(name)}.json"
+
+    @property
+    def signing_keys_path(self) -> Path:
+        return self.signing_keys or self.state_dir / "signing-keys.json"
+
+    @cached_property
+    def resolved_broker_ca(self) -> str | None:
+        """The certificates in `broker_ca` (PEM), None where it is not set; raises `errors.SettingsInvalid`."""
+        return None if self.broker_ca is None else authority.read(self.broker_ca, field="FLEET_BROKER_CA")
+
+    def require_broker(self) -> Address:
+        """Return where the broker is; raise `errors.SettingsInvalid` where none is known."""
+        return address.parse(self.require_broker_url(), ca=self.resolved_broker_ca)
+
+    def require_broker_of_flower(self) -> Address:
+        """Return where the broker is, with the user that can only listen where there is one."""
+        if self.flower_broker_url is None:
+            return self.require_broker()
+        return address.parse(self.flower_broker_url.get_secret_value(), ca=self.resolved_broker_ca)
+
     def require_broker_url(self) -> str:
-        """Return the broker's URL; raise `errors.SettingsInvalid` where none is known."""
+        """Return the broker's URL as it was given; raise `errors.SettingsInvalid` where none is known."""
         if self.broker_url is None:
             raise errors.SettingsInvalid(
                 "no broker is known here",
-                remedy="start one with `fleet up`, or set FLEET_BROKER_URL=redis://:PASSWORD@HOST:PORT/0",
+                remedy="start one with `fleet up`, or set FLEET_BROKER_URL=rediss://:PASSWORD@HOST:PORT/0",
             )
         return self.broker_url.get_secret_value()
 
@@ -219,17 +251,11 @@ def load(*, config: Path | None = None, **flags: Any) -> Settings:
     environment = {name for name in Settings.model_fields if os.environ.get(PREFIX + name.upper())}
     fallbacks = {name: value for name, value in merged.items() if name not in environment and name not in given}
     try:
-        return Settings(**fallbacks, **given)
+        settings = Settings(**fallbacks, **given)
     except ValidationError as exc:
         raise errors.SettingsInvalid(_explain(exc, given), remedy="fleet.example.toml explains the settings") from exc
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return _HOST_NAME.fullmatch(text) is not None
-    return True
+    settings.resolved_broker_ca  # noqa: B018 - read now, so that a wrong one is said at once
+    return settings
 
 
 def environment(**variables: str) -> dict[str, str]:

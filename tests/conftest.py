@@ -13,13 +13,16 @@ pytest_plugins = (
     "tests.services.waiting",
     "tests.services.database",
     "tests.services.broker",
+    "tests.services.tls",
     "tests.services.browser",
     "tests.services.docker",
     "tests.services.wheels",
     "tests.services.system",
+    "tests.services.locked",
     "tests.services.sessions",
     "tests.services.proxy",
     "tests.services.offered",
+    "tests.hostile.siege",
 )
 
 #: A test of both brokers and both databases runs on these pairs: each of the four, and half the time.

@@ -1,16 +1,157 @@
-"""Values for tests: reports as hosts and principals write them, containers, facts."""
+"""Values for tests: keys and credentials, reports as hosts and principals write them, containers, facts.
 
+The key of each host and principal follows from its name, so that a test can sign for whom it wants.
+"""
+
+import hashlib
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
+from sqlalchemy import Engine
+from sqlmodel import Session
 
-from fleet import names
+from fleet import credentials, enrollment, inventory, names
 from fleet.contracts.containers import Container
+from fleet.contracts.credentials import HostCredential, PrincipalCredential
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind, Queued, Report
+from fleet.keyring import Keyring, Keyrings
+from fleet.models import FleetKey, Host, Principal
+from fleet.security import signing
+from fleet.security.identity import HostIdentity, Level, PrincipalIdentity
+from fleet.security.keys import KeyPair
+from fleet.security.trust import Statement, Trust, state
+from workers.control.voice import Voice
+from workers.host.own import Own
+
+
+def key(name: str) -> KeyPair:
+    """Return the key of a sender (`names.host_sender`, `names.principal_sender`), or of "fleet"."""
+    return KeyPair(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+
+
+def ring() -> Keyring:
+    return Keyring([key("fleet")])
+
+
+def statement(*keys: str, version: int = 1, **principals: int) -> str:
+    """Return the fleet's word about itself, signed by all these keys; `principals` say whose credentials count."""
+    pairs = [key(name) for name in keys or ("fleet",)]
+    told = Statement(version=version, keys=tuple(pair.public for pair in pairs), principals=principals)
+    return state(told, {pair: Keyring([pair]).opener(pair.public).public for pair in pairs})
+
+
+def credential(host: str, *, fleet: str = "fleet", **more: Any) -> HostCredential:
+    """Return what a host keeps after enrollment; `more` are fields of its identity."""
+    who = identity(host, **more)
+    return HostCredential(
+        host=host,
+        broker_url=SecretStr(f"redis://h-{host}:secret@127.0.0.1:6379/0"),
+        private_key=key(host).secret(),
+        credential=Keyring([key(fleet)]).issue(who),
+        trust=statement(fleet),
+        labels=dict(who.labels),
+        enrolled_at=datetime.fromtimestamp(who.enrolled_at, UTC),
+    )
+
+
+def principal_credential(name: str, *, broker_url: str) -> PrincipalCredential:
+    """Return what a principal pushes by."""
+    return PrincipalCredential(
+        name=name,
+        broker_url=SecretStr(broker_url),
+        private_key=key(names.principal_sender(name)).secret(),
+        credential=ring().issue(principal(name)),
+        trust=statement(),
+    )
+
+
+def own(path: Path, host: str, **more: Any) -> Own:
+    """Return what a host's parts know of it, with its credential in that file."""
+    held = credential(host, **more)
+    credentials.save(path, held)
+    return Own(path, held)
+
+
+def found(session: Session) -> None:
+    """Put the fleet's key of these tests on record, as the first one."""
+    session.add(FleetKey(number=1, public=key("fleet").public, created_at=datetime(2025, 1, 1, tzinfo=UTC)))
+    session.flush()
+
+
+class HeldKeyrings(Keyrings):
+    """The keyring of these tests, which nobody changes."""
+
+    def __init__(self) -> None:
+        self._ring = ring()
+
+    def refresh(self) -> Keyring:
+        return self._ring
+
+
+def voice(engine: Engine) -> Voice:
+    return Voice(engine, HeldKeyrings())
+
+
+def enroll(session: Session, host: str, **more: Any) -> Host:
+    """Let a host in, with its credential."""
+    found = inventory.enroll_host(session, host, key=key(host).public, **more)
+    enrollment.identify(found, ring())
+    session.flush()
+    return found
+
+
+def identity(host: str, **more: Any) -> HostIdentity:
+    """Return a host as its credential says who it is."""
+    values: dict[str, Any] = {"key": key(host).public, "enrolled_at": 1_700_000_000.0, "issued_at": 1_700_000_000.0}
+    return HostIdentity(host=host, **{**values, **more})
+
+
+def principal(name: str, **more: Any) -> PrincipalIdentity:
+    """Return a principal as its credential says who it is: autonomous, for a hundred years."""
+    values: dict[str, Any] = {
+        "key": key(names.principal_sender(name)).public,
+        "level": Level.AUTONOMOUS,
+        "serial": 1,
+        "issued_at": datetime(2025, 1, 1, tzinfo=UTC).timestamp(),
+        "expires_at": datetime(2125, 1, 1, tzinfo=UTC).timestamp(),
+    }
+    return PrincipalIdentity(name=name, **{**values, **more})
+
+
+def introduce(session: Session, *principals: str) -> None:
+    """Put autonomous principals on record."""
+    for name in principals:
+        who = principal(name)
+        session.add(
+            Principal(
+                id=name,
+                level=who.level.value,
+                keys=[who.key],
+                credential=ring().issue(who),
+                expires_at=datetime.fromtimestamp(who.expires_at, UTC),
+                created_at=datetime.fromtimestamp(who.issued_at, UTC),
+                created_by="alice",
+            )
+        )
+    session.flush()
+
+
+def entry(host: str, *, availability: str = "active", **more: Any) -> str:
+    """Return a host's entry of the registry; `more` are fields of its identity."""
+    return json.dumps({"credential": ring().issue(identity(host, **more)), "availability": availability})
+
+
+def labels(client: "redis.Redis", host: str) -> dict[str, str]:
+    """Return the labels that the registry has of a host."""
+    found: Any = client.hget(names.HOSTS, host)
+    return dict(Trust.in_keys([key("fleet").public]).host(json.loads(found)["credential"]).labels)
 
 
 def report(
@@ -67,7 +208,29 @@ def life(run: str, *, first_seq: int = 1, epoch: int = 1) -> list[Report]:
 def push(client: "redis.Redis", *reports: Report) -> None:
     """Send reports as their senders do, each to the head of its sender's list, with a mark."""
     for each in reports:
-        send_raw(client, each.sender, each.model_dump_json())
+        send_raw(client, each.sender, signed(each))
+
+
+def signed(*reports: Report) -> str:
+    """Return reports of one sender as one item of its list."""
+    return sign(reports[0].sender, *(report.model_dump_json() for report in reports))
+
+
+def sign(sender: str, *reports: str) -> str:
+    """Return texts as one item of the sender's list, signed by its key, whatever they say."""
+    return signing.sign_reports(sender, reports, key(sender))
+
+
+def heard(client: "redis.Redis", host: str, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return what lies in a host's control list, oldest first, having made sure that the fleet says it to this host."""
+    items: Any = client.lrange(names.control(host), 0, -1)
+    trusted = Trust.in_keys([key("fleet").public])
+    found = []
+    for item in reversed(items):
+        text, principal = signing.check_control(item, [key(host).public], trust=trusted)
+        assert principal is None
+        found.append(json.loads(text))
+    return [word for word in found if kind in (None, word["kind"])]
 
 
 def send_raw(client: "redis.Redis", sender: str, item: str | bytes) -> None:

@@ -1,8 +1,13 @@
 """The one place that configures Celery: what every app of Fleet shares, with the reason for each setting."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
+from kombu import Connection
+
+from fleet.address import Address
+from fleet.broker import tls
 
 #: For every connection to the broker that kombu makes. Without time-outs, one silent link stops a process for good.
 TRANSPORT_OPTIONS: dict[str, Any] = {
@@ -38,12 +43,44 @@ COMMON: dict[str, Any] = {
 }
 
 
-def make(name: str, *, broker_url: str, transport: str, transport_options: dict[str, Any], **config: Any) -> Celery:
-    """Return an app with Fleet's settings; `transport` is "module:Class", `config` overrides Celery settings."""
-    app = Celery(name, set_as_current=False, fixups=[])
+class App(Celery):
+    """A Celery app of one broker and one backend.
+
+    Celery lets the environment overrule an app (`CELERY_BROKER_URL` and its like): there it stands for the caller's own
+    Celery, and would send Fleet's messages elsewhere, in plaintext if it says so.
+    """
+
+    #: set by `make`
+    address: Address
+    #: raises `errors.NotTrusted` for what is not the result of that run; set by whoever awaits results
+    check_result: Callable[[Mapping[str, Any], str], None] | None = None
+
+    def _connection(self, _url: str | None, **options: Any) -> Connection:
+        made: Any = super()
+        connection: Connection = made._connection(self.address.url, **options)  # noqa: SLF001 - overridden here
+        return connection
+
+
+def make(
+    name: str,
+    *,
+    broker: Address,
+    transport: str,
+    transport_options: dict[str, Any],
+    result_backend: str = "disabled://",
+    **config: Any,
+) -> Celery:
+    """Return an app with Fleet's settings; `transport` and `result_backend` are "module:Class", the backend of which
+    reads from the same broker, `config` overrides Celery settings."""
+    app = App(name, set_as_current=False, fixups=[])
+    app.address = broker
+    app.backend_cls = result_backend if "://" in result_backend else f"{result_backend}+{broker.url}"
+    options = tls.options(broker)
     app.conf.update(
         COMMON,
-        broker_url=broker_url,
+        broker_url=broker.url,
+        broker_use_ssl=options or False,  # never True: kombu takes that for plaintext
+        redis_backend_use_ssl=options or None,
         broker_transport=transport,
         broker_transport_options={**TRANSPORT_OPTIONS, **transport_options},
         **config,

@@ -1,26 +1,40 @@
-"""The channel that sends: a task message and the report of it, in one transaction.
+"""The channel that sends: a task message, signed, and the report of it, in one transaction.
 
 A push is one MULTI: the message into the host's queue, `run.queued` (with that very message) into the principal's
 reports, and a mark for the control plane. So there is no moment in which a message lies in a queue that the ledger
 will never hear of, or the other way round.
+
+Signing happens here, over the very bytes that are sent, and raises: an error in one of Celery's signals would be
+logged, and the message would go out unsigned.
 
 Kombu names a queue's bindings in keys that all hosts share; messages for one named queue need none, so none are made.
 """
 
 import json
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
 from fleet import errors, names
+from fleet.broker import tls
 from fleet.contracts import registry
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.reports import Kind, Queued, Report
 
 #: A message must fit into every host's journal and into the ledger (numbers of ARCHITECTURE.md).
 MAX_MESSAGE_BYTES = 256 * 1024
+
+
+class Signs(Protocol):
+    """What signs for the principal that pushes."""
+
+    def sign_message(self, message: dict[str, Any]) -> None:
+        """Sign a kombu message in place."""
+
+    def report(self, sender: str, report: str) -> str:
+        """Return a report as an item of the sender's list."""
 
 
 class _Sent(threading.local):
@@ -94,13 +108,25 @@ class SharedClient:
 class Channel(SharedClient, kombu_redis.Channel):
     """Kombu's Redis channel, with host queues sent in a transaction of our own."""
 
+    connection_class = tls.LoopbackConnection
+    connection_class_ssl = tls.VerifiedConnection
     #: The body is JSON already; base64 would hide it from people and make it a third larger.
     body_encoding: Any = None
+    #: Transport option: without it nothing can be pushed to a host.
+    signer: Signs | None = None
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "signer")
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         if names.host_of_queue(queue) is None:
             super()._put(queue, message, **kwargs)
             return
+        if self.signer is None:
+            raise errors.CredentialUnusable(
+                "nothing is pushed without a principal's credential", remedy="push with fleet.tasks or Fleet.push"
+            )
+        message["headers"] = json.loads(dumps(message["headers"]))  # as the host will read them
+        self.signer.sign_message(message)
         item = dumps(message)
         if len(item.encode()) > MAX_MESSAGE_BYTES:
             raise errors.UsageError(
@@ -110,7 +136,7 @@ class Channel(SharedClient, kombu_redis.Channel):
         report = queued_report(message, item)
         with self.conn_or_acquire() as client, client.pipeline(transaction=True) as pipe:
             pipe.lpush(queue, item)
-            sent.report = report.model_dump_json()
+            sent.report = self.signer.report(report.sender, report.model_dump_json())
             pipe.lpush(names.reports(report.sender), sent.report)
             pipe.sadd(names.REPORTS_DIRTY, report.sender)
             pipe.execute()

@@ -1,4 +1,4 @@
-"""Connections to the broker: every time-out set, every error translated.
+"""Connections to the broker: every time-out set, every certificate checked, every error translated.
 
 A bare redis-py client waits for minutes on a silent network and raises its own errors. All of Fleet's own clients
 (heartbeats, reports, enrollment, CLI) are made here.
@@ -13,7 +13,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fleet import errors, redaction
+from fleet import errors
+from fleet.address import Address
+from fleet.broker import tls
 
 #: The oldest broker whose ACL selectors and BLMOVE Fleet relies on.
 OLDEST_VERSION = (7, 0)
@@ -22,85 +24,123 @@ DEFAULT_TIMEOUT = timedelta(seconds=5)
 
 
 def connect(
-    url: str, *, name: str, timeout: timedelta = DEFAULT_TIMEOUT, connections: int = 1, retries: int = 0
+    address: Address,
+    *,
+    name: str,
+    timeout: timedelta = DEFAULT_TIMEOUT,
+    connections: int = 1,
+    retries: int = 0,
+    login: "redis.CredentialProvider | None" = None,
 ) -> "redis.Redis":
     """Return a client of `connections` sockets at most; callers in several threads take turns.
 
-    Nothing is sent yet. `timeout` bounds connecting and every answer, so a blocking command must ask for less.
-    Raises `errors.SettingsInvalid` for a URL that cannot be parsed.
+    Nothing is sent yet. `login`, where it is given, is asked for user and password at each new connection instead of
+    the address: they may change. `timeout` bounds connecting and every answer, so a blocking command must ask for less.
     """
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=timeout.total_seconds(),
-            socket_timeout=timeout.total_seconds(),
-            socket_connect_timeout=timeout.total_seconds(),
-            socket_keepalive=True,
-            health_check_interval=10,
-            retry=Retry(NoBackoff(), retries),
-            decode_responses=True,
-            client_name=f"fleet-{name}",
-        )
-    except ValueError as exc:
-        raise errors.SettingsInvalid(
-            f"broker URL {redaction.url(url)!r}: {exc}", remedy="write redis://:PASSWORD@HOST:PORT/0"
-        ) from exc
+    make: Any = redis.BlockingConnectionPool  # untyped
+    pool = make(
+        connection_class=tls.connection_class(address),
+        host=address.host,
+        port=address.port,
+        db=address.database,
+        **({"username": address.username, "password": address.password} if login is None else {}),
+        credential_provider=login,
+        **tls.options(address),
+        max_connections=connections,
+        timeout=timeout.total_seconds(),
+        socket_timeout=timeout.total_seconds(),
+        socket_connect_timeout=timeout.total_seconds(),
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(NoBackoff(), retries),
+        decode_responses=True,
+        client_name=f"fleet-{name}",
+    )
     return redis.Redis(connection_pool=pool)
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
+def translated(address: Address) -> Iterator[None]:
     """Turn redis-py's errors into Fleet's, naming the broker without its password."""
-    where = redaction.url(url)
     try:
         yield
     except redis.exceptions.AuthenticationError as exc:
-        raise errors.BrokerRefused(
-            f"the broker at {where} wants another password ({exc})",
-            remedy="put the right one into FLEET_BROKER_URL: redis://:PASSWORD@HOST:PORT/0",
-        ) from exc
+        raise _unknown(address, exc) from exc
     except redis.exceptions.NoPermissionError as exc:
         raise errors.BrokerRefused(
-            f"the broker at {where} does not let us do that ({exc})", remedy="check the broker user's permissions"
+            f"the broker at {address} does not let us do that ({exc})", remedy="check the broker user's permissions"
         ) from exc
     except (redis.ConnectionError, redis.TimeoutError) as exc:
-        raise errors.BrokerUnavailable(
-            f"the broker at {where} cannot be reached ({exc})",
-            remedy="is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
+        raise unreachable(address, exc) from exc
+    except redis.InvalidResponse as exc:
+        raise errors.BrokerRefused(
+            f"what answers at {address} does not speak Redis's protocol ({exc})",
+            remedy="is it another program's port, or the broker's TLS port? for that write rediss://…",
         ) from exc
     except redis.ResponseError as exc:
         if "NOAUTH" in str(exc) or "WRONGPASS" in str(exc):
             raise errors.BrokerRefused(
-                f"the broker at {where} wants a password", remedy="write it as redis://:PASSWORD@HOST:PORT/0"
+                f"the broker at {address} wants a password", remedy=f"write it as {_form(address)}"
             ) from exc
         raise errors.BrokerUnavailable(
-            f"the broker at {where} answered: {exc}", remedy="`fleet doctor` checks its settings"
+            f"the broker at {address} answered: {exc}", remedy="`fleet doctor` checks its settings"
         ) from exc
 
 
-def check(client: "redis.Redis", url: str) -> str:
+def unreachable(address: Address, exc: Exception) -> errors.BrokerUnavailable:
+    """Return what to raise for an error of a connection, whichever library wrapped it."""
+    found = tls.refusal(exc)
+    if isinstance(found, tls.Untrusted):
+        return errors.BrokerUntrusted(f"the broker at {address} is not trusted: {found.problem}", remedy=found.remedy)
+    return errors.BrokerUnavailable(
+        f"the broker at {address} cannot be reached ({found.problem if found else exc})",
+        remedy=found.remedy if found else "is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
+    )
+
+
+def _unknown(address: Address, exc: Exception) -> errors.BrokerRefused:
+    """Return what to raise where the broker does not take user and password; it never says which of the two."""
+    user = address.username or ""
+    if user.startswith("p-"):
+        remedy = f"was principal {user[2:]!r} revoked, or its file replaced? `fleet principal list` says, where the "
+        remedy += "control plane runs; a broker that has just started anew knows it again within seconds"
+    elif user.startswith("h-"):
+        remedy = (
+            f"was host {user[2:]!r} put out of the fleet, or enrolled anew elsewhere? `fleet host list` says, where "
+        )
+        remedy += "the control plane runs; a broker that has just started anew knows it again within seconds"
+    else:
+        remedy = f"put the right one into FLEET_BROKER_URL: {_form(address)}"
+        return errors.BrokerRefused(f"the broker at {address} wants another password ({exc})", remedy=remedy)
+    return errors.BrokerRefused(f"the broker at {address} does not let {user!r} in ({exc})", remedy=remedy)
+
+
+def _form(address: Address) -> str:
+    return f"{'rediss' if address.tls else 'redis'}://:PASSWORD@HOST:PORT/0"
+
+
+def check(client: "redis.Redis", address: Address) -> str:
     """Reach the broker and return its version, such as "9.1.0".
 
-    Raises `errors.BrokerUnavailable`, `errors.BrokerRefused` (password, or older than 7.0).
+    Raises `errors.BrokerUnavailable`, `errors.BrokerRefused` (password, or older than 7.0), `errors.BrokerUntrusted`.
     """
-    with translated(url):
+    with translated(address):
         info: dict[str, Any] = client.info("server")
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
         raise errors.BrokerRefused(
-            f"the broker at {redaction.url(url)} is version {version}",
+            f"the broker at {address} is version {version}",
             remedy="Fleet needs Redis or Valkey 7.0 or newer",
         )
     return version
 
 
-def check_durability(client: "redis.Redis", url: str) -> list[str]:
+def check_durability(client: "redis.Redis", address: Address) -> list[str]:
     """Return what makes this broker lose tasks, a sentence each; empty for one that keeps what it is given.
 
     INFO says all of it, so it also works on a broker where CONFIG is not allowed.
     """
-    with translated(url):
+    with translated(address):
         info: dict[str, Any] = client.info()
     problems = []
     if not info.get("aof_enabled"):

@@ -3,18 +3,25 @@
 Hosts write results through their outbox, in Celery's form and under Celery's key, so `AsyncResult.get()` and groups
 work as ever. Stock Celery rebuilds a failed task's exception from the class that the result names; whoever can write a
 result could make the caller raise anything, `SystemExit` included. Here a failure is data, and becomes one of Fleet's
-own errors.
+own errors. A result counts only with its host's signature, or the fleet's: nobody else can say how a run ended.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import redis
+from celery import states
+from celery.backends import redis as celery_redis
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import DecodeError
 
-from fleet import errors
+from fleet import errors, logs
+from fleet.broker import tls
 
+log = logs.get(__name__)
+
+_LOOK = "`fleet task show` has what the host reported"
 #: How long a result can be fetched, in seconds.
 RESULT_TTL_SECONDS = 24 * 3600
 
@@ -74,8 +81,98 @@ def awaiting() -> Iterator[None]:
         ) from exc
 
 
+_ResultConsumer: Any = celery_redis.ResultConsumer  # type: ignore[attr-defined]  # missing in the stubs
+
+
+class Consumer(_ResultConsumer):  # type: ignore[misc]  # as above
+    """Celery's consumer of results that are published. What speaks of another run than its channel's is dropped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._decode_result = self._read
+
+    def on_state_change(self, meta: Any, message: Any) -> None:
+        run_id = meta.get("task_id", "")
+        if meta["status"] in states.UNREADY_STATES:
+            return  # nothing has come yet
+        if run_id and (message is None or _text(message["channel"]) == _text(self._key(run_id))):
+            super().on_state_change(meta, message)
+        else:
+            log.warning("result.misplaced", run=run_id[:100], next="it is dropped")
+
+    def _key(self, run_id: str) -> str | bytes:
+        backend: Any = self.backend
+        key: str | bytes = backend.get_key_for_task(run_id)
+        return key
+
+    def _read(self, payload: Any) -> Any:
+        backend: Any = self.backend
+        try:
+            return backend.decode_result(payload)
+        except errors.ResultForged:
+            return {"task_id": "", "status": states.PENDING, "result": None}
+
+
 class Backend(RedisBackend):
-    """Celery's Redis backend, reading failures as data."""
+    """Celery's Redis backend, reading failures as data, and believing what is signed."""
+
+    ResultConsumer = Consumer
+
+    def decode_result(self, payload: Any) -> Any:
+        """Return a result as Celery goes on with it; one that nobody has signed who may is a failure that says so.
+
+        Raises `errors.ResultForged` for what is no result of any run.
+        """
+        try:
+            meta = self.decode(payload)
+            run_id, status = meta["task_id"], meta["status"]
+        except (ValueError, TypeError, KeyError, RecursionError, DecodeError) as exc:
+            raise errors.ResultForged("what lies there as a result cannot be read", remedy=_LOOK) from exc
+        if not isinstance(run_id, str) or not isinstance(status, str):
+            raise errors.ResultForged("what lies there as a result cannot be read", remedy=_LOOK)
+        try:
+            app: Any = self.app  # type: ignore[attr-defined]  # missing in the stubs; each thread has its own backend
+            if app.check_result is None:
+                raise errors.NotTrusted("there is nothing to check it by")
+            app.check_result(meta, run_id)
+        except errors.NotTrusted as exc:
+            return _forged(run_id, exc.message)
+        # of what the signature does not cover nothing is passed on
+        return self.meta_from_decoded(_meta(run_id, status=status, result=meta["result"], date_done=meta["date_done"]))
+
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        payload: Any = self.get(self.get_key_for_task(task_id))
+        return self._of(task_id, payload) if payload else {"status": states.PENDING, "result": None}
+
+    def _mget_to_results(self, values: Any, keys: Any, READY_STATES: Any = None) -> dict[str, Any]:  # noqa: N803 - Celery's
+        """Return what lies under these runs' keys, as Celery does here; what is wrong with one harms no other."""
+        return {
+            _text(run_id): self._of(_text(run_id), found) for run_id, found in zip(keys, values, strict=True) if found
+        }
+
+    def _of(self, run_id: str, payload: Any) -> Any:
+        """Return the result of that run in Celery's form, or a failure that says why it is none."""
+        try:
+            meta = self.decode_result(payload)
+        except errors.ResultForged:
+            return _forged(run_id, "it cannot be read")
+        return meta if meta["task_id"] == run_id else _forged(run_id, "it is another run's")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        parameters: dict[str, Any] = self.connparams  # type: ignore[attr-defined]  # missing in the stubs
+        chosen = parameters.get("connection_class", redis.Connection)
+        parameters["connection_class"] = (
+            tls.VerifiedConnection if issubclass(chosen, redis.SSLConnection) else tls.LoopbackConnection
+        )
+
+    def apply_chord(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse before anything is sent: a chord's body is pushed by the host that ends its header."""
+        raise errors.UsageError(
+            "chords cannot be used with hosts", remedy="collect the results of a group and push the next step"
+        )
+
+    set_chord_size = apply_chord
 
     def exception_to_python(self, exc: object) -> Exception:
         if isinstance(exc, Exception):
@@ -97,3 +194,13 @@ class Backend(RedisBackend):
         """Let go of the connections of the calling thread's subscription."""
         consumer: Any = self.result_consumer  # type: ignore[attr-defined]  # missing in the stubs
         consumer.stop()
+
+
+def _forged(run_id: str, problem: str) -> dict[str, Any]:
+    log.warning("result.refused", run=run_id[:100], error=problem)
+    error = errors.ResultForged(f"the result is not to be believed: {problem}", remedy=_LOOK)
+    return {"task_id": run_id, "status": states.FAILURE, "result": error, "traceback": None, "children": []}
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

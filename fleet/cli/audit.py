@@ -137,7 +137,7 @@ class _Bell:
             self.open()
             return
         try:
-            with translated(self._settings.require_broker_url()):
+            with translated(self._settings.require_broker()):
                 next(self._watch.events(timeout=_POLL_SECONDS), None)
         except errors.BrokerUnavailable as exc:
             self._close(exc)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fleet import clock, credentials, db, errors, names, presence, redaction
@@ -23,6 +24,8 @@ SKEW_WARN_SECONDS = 2.0
 FREE_BYTES = 200 * 2**20
 #: A consumer loop that has not ticked for so long hangs; it ticks every second.
 LOOP_AGE_SECONDS = 5.0
+#: Time to replace the broker's certificate in.
+CERTIFICATE_WARN_SECONDS = 21 * 86400
 #: More than a host leaves unsent or unbegun in ordinary times.
 MOST_REPORTS, MOST_WAITING = 1_000, 1_000
 _TIMEOUT_SECONDS = 3.0
@@ -76,18 +79,18 @@ def host_credentials(settings: Settings) -> list[Finding]:
 def broker(settings: Settings) -> list[Finding]:
     """The broker must be there, new enough, write to disk, and evict nothing. The rest is asked of it, too."""
     try:
-        url = settings.require_broker_url()
-        client = connection.connect(url, name="doctor")
-    except errors.SettingsInvalid as exc:
+        address = settings.require_broker()
+        client = connection.connect(address, name="doctor")
+    except errors.UsageError as exc:
         return [Finding("broker", "fail", exc.message, exc.remedy)]
     try:
         begun = time.monotonic()
-        version = connection.check(client, url)
+        version = connection.check(client, address)
         took = time.monotonic() - begun
-        found = [Finding("broker", "ok", f"{version} at {redaction.url(url)}, answered in {took * 1000:.0f} ms")]
-        for look in (_durability, _clock, _control, _hosts):
+        found = [Finding("broker", "ok", f"{version} at {address}, answered in {took * 1000:.0f} ms")]
+        for look in (_certificate, _durability, _clock, _control, _hosts):
             try:
-                with connection.translated(url):
+                with connection.translated(address):
                     found.extend(look(client))
             except errors.BrokerUnavailable as exc:
                 found.append(
@@ -98,6 +101,20 @@ def broker(settings: Settings) -> list[Finding]:
     finally:
         client.close()
     return found
+
+
+def _certificate(client: Any) -> list[Finding]:
+    connection = client.connection_pool.get_connection()
+    try:
+        expires_at = getattr(connection, "expires_at", None)
+    finally:
+        client.connection_pool.release(connection)
+    if expires_at is None:  # plaintext, on this machine
+        return []
+    text = f"the broker's is good until {datetime.fromtimestamp(expires_at, UTC).date()}"
+    if expires_at - time.time() > CERTIFICATE_WARN_SECONDS:
+        return [Finding("certificate", "ok", text)]
+    return [Finding("certificate", "warn", text, "give the broker a new one in time: afterwards nobody connects")]
 
 
 def _durability(client: Any) -> list[Finding]:

@@ -20,7 +20,7 @@ def command(ctx: click.Context) -> None:
     machine. The exit code is 1 when any check fails; warnings leave it at 0.
     """
     from fleet import errors
-    from fleet.cli import checks
+    from fleet.cli import checks, membership_checks
 
     findings: list[Finding] = []
     with progress.bar("checking") as advance:
@@ -30,7 +30,7 @@ def command(ctx: click.Context) -> None:
             # Nothing else can be looked at: where anything lies stands in the settings.
             findings.append(checks.Finding("settings", "fail", exc.message, exc.remedy))
         else:
-            for check in checks.ALL:
+            for check in (*checks.ALL, *membership_checks.ALL):
                 findings.extend(check(settings))
                 advance("checking")
     failed = any(finding.level == "fail" for finding in findings)

@@ -25,8 +25,9 @@ def command(
 ) -> None:
     """Make this machine a host, by a token from `fleet token create`.
 
-    The token says where the broker is. What comes back, the credential, is saved in the state directory and found by
-    `fleet worker`. A token on the command line can be seen by other users of the machine; a file cannot.
+    The token says where the broker is, and by whose certificate it is known. What comes back, the credential, is saved
+    in the state directory and found by `fleet worker`. A token on the command line can be seen by other users of the
+    machine; a file cannot.
     """
     from fleet import errors
 

@@ -1,5 +1,7 @@
 """`fleet flower`: run Flower."""
 
+import sys
+
 import click
 
 from fleet.cli import invocation, render
@@ -16,7 +18,7 @@ def command(ctx: click.Context, /, *, address: str | None, port: int | None, **f
     """Run Flower, the web view of workers and tasks, in the foreground, until it is told to stop.
 
     It shows the workers and their tasks, and can change neither. It asks for a user and a password: those of the
-    settings, or a password that is made at the first start, shown once, and kept in the state directory.
+    settings, or a password that is made at the first start, shown once on a terminal, and kept in the state directory.
     """
     from fleet import logs
 
@@ -24,4 +26,5 @@ def command(ctx: click.Context, /, *, address: str | None, port: int | None, **f
     logs.configure(settings.log_level, settings.log_format)
     from fleet.flower import app
 
-    ctx.exit(app.main(settings, say=render.say))
+    # what is no terminal is a log, and a log is kept
+    ctx.exit(app.main(settings, say=render.say, private=sys.stderr.isatty()))

@@ -53,9 +53,10 @@ def _worker(settings: "Settings", *, ready: bool) -> dict[str, Any]:
 
     host = settings.resolved_host_id
     try:
+        address = None
         if (path := settings.credential_path(host)).exists():
-            settings = settings.model_copy(update={"broker_url": credentials.load(path, host=host).broker_url})
-        with invocation.broker(settings) as client:
+            address = credentials.broker(credentials.load(path, host=host), settings)
+        with invocation.broker(settings, address=address) as client:
             beat = presence.read(client, [host])[host]
     except (errors.Unreachable, errors.CredentialUnusable) as exc:
         return _record("worker", host, healthy=False, finding=str(exc))

@@ -1,5 +1,6 @@
 """One call of the `fleet` command: the global options as they were given, and what follows from them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import redis
     from sqlmodel import Session
 
+    from fleet.address import Address
+    from fleet.keyring import Keyring
     from fleet.settings import Settings
 
 
@@ -60,15 +63,50 @@ def database(settings: "Settings", *, write: bool = False, create: bool = False)
         engine.dispose()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ControlPlane:
+    """What the control plane works with: its database, its broker, and the fleet's keys."""
+
+    session: "Session"
+    client: "redis.Redis"
+    ring: "Keyring"
+
+
 @contextmanager
-def broker(settings: "Settings") -> Iterator["redis.Redis"]:
-    """Connect to the broker; its errors become `errors.BrokerUnavailable` or `errors.BrokerRefused`."""
+def control_plane(settings: "Settings", *, create: bool = False) -> "Iterator[ControlPlane]":
+    """Open all three for one transaction of the database, committed when the block ends well.
+
+    Raises `errors.LocalFault` where the fleet's keys are not on this machine, and what `database` and `broker` raise.
+    """
+    from fleet import keyring
+
+    with (
+        broker(settings) as client,
+        database(settings, write=True, create=create) as session,
+    ):
+        ring = keyring.obtain(session, settings.signing_keys_path)
+        yield ControlPlane(session=session, client=client, ring=ring)
+
+
+def confirm(question: str) -> None:
+    """Ask whether to go on, unless --yes was given; raises `errors.Refused` where nobody says yes."""
+    from fleet import errors
+
+    if current().yes:
+        return
+    if not sys.stdin.isatty() or not click.confirm(question, err=True):
+        raise errors.Refused(f"{question} Nobody said yes", remedy="--yes says it beforehand")
+
+
+@contextmanager
+def broker(settings: "Settings", *, address: "Address | None" = None) -> Iterator["redis.Redis"]:
+    """Connect to the broker, or to that `address`; raises `errors.BrokerUnavailable` and what is one."""
     from fleet.broker import connection
 
-    url = settings.require_broker_url()
-    client = connection.connect(url, name="cli")
+    address = address or settings.require_broker()
+    client = connection.connect(address, name="cli")
     try:
-        with connection.translated(url):
+        with connection.translated(address):
             yield client
     finally:
         client.close()

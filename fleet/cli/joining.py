@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fleet.contracts.enrollment import Credential
+    from fleet.contracts.credentials import HostCredential
     from fleet.settings import Settings
 
 
@@ -44,7 +44,7 @@ def token(settings: "Settings", *, given: str | None, file: str | None) -> str |
     return text.strip()
 
 
-def enroll(settings: "Settings", *, host: str, token: str, broker_url: str | None = None) -> "Credential":
+def enroll(settings: "Settings", *, host: str, token: str, broker_url: str | None = None) -> "HostCredential":
     """Redeem the token and save the credential; `broker_url` replaces the token's.
 
     Raises `errors.InvalidValue` (malformed), `errors.EnrollmentRefused`, `errors.Unreachable`, `errors.LocalFault`.
@@ -55,7 +55,9 @@ def enroll(settings: "Settings", *, host: str, token: str, broker_url: str | Non
     path = settings.credential_path(host)
     credentials.rehearse(path)
     with progress.bar(f"waiting for the control plane to enroll {host}"):
-        credential = joining.join(token, host=host, version=version.current(), broker_url=broker_url)
+        credential = joining.join(
+            token, host=host, version=version.current(), broker_url=broker_url, broker_ca=settings.resolved_broker_ca
+        )
     credentials.save(path, credential)
     render.say(f"{host} is enrolled; its credential is {path}")
     return credential

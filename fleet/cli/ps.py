@@ -99,7 +99,7 @@ def _inventories(fleet: "Fleet", hosts: list[str]) -> dict[str, list[dict[str, A
     from fleet.broker.connection import translated
     from fleet.contracts.containers import Container
 
-    with translated(fleet.dispatcher.broker_url):
+    with translated(fleet.dispatcher.broker):
         values = fleet.dispatcher.redis.mget([names.inventory(host) for host in hosts])
     found: dict[str, list[dict[str, Any]] | None] = {}
     for host, value in zip(hosts, values, strict=True):

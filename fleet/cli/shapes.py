@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fleet.contracts.containers import Container
     from fleet.contracts.presence import Heartbeat, Presence
     from fleet.errors import FleetError
-    from fleet.models import Attempt, EnrollmentToken, Host, Run
+    from fleet.models import Attempt, EnrollmentToken, Host, Principal, Run
 
 
 def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | None") -> dict[str, Any]:
@@ -21,6 +21,7 @@ def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | No
         "membership": row.membership,
         "availability": row.availability,
         "labels": row.labels,
+        "suspect": row.suspect,
         "facts": row.facts,
         "enrolled_at": row.enrolled_at,
         "registered_at": row.registered_at,
@@ -29,6 +30,18 @@ def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | No
         "signed_off_at": row.signed_off_at,
         "inventory_at": row.inventory_at,
         "heartbeat": heartbeat.model_dump(mode="json") if heartbeat else None,
+    }
+
+
+def principal(row: "Principal") -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "level": row.level,
+        "selectors": row.selectors,
+        "state": "revoked" if row.revoked_at else "expired" if row.expires_at <= clock.now() else "valid",
+        "expires_at": row.expires_at,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
     }
 
 

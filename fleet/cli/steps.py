@@ -12,6 +12,7 @@ from fleet import redaction
 from fleet.cli import when
 
 if TYPE_CHECKING:
+    from fleet.address import Address
     from fleet.client import Fleet, Watch
 
 FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired", "run.cancelled", "run.unknown"})
@@ -58,9 +59,9 @@ def line(event: Mapping[str, Any], *, day: bool = False) -> str:
 class Follower:
     """Tells the steps of certain runs on stderr, in a thread of its own."""
 
-    def __init__(self, watch: "Watch | None", *, broker_url: str) -> None:
+    def __init__(self, watch: "Watch | None", *, broker: "Address") -> None:
         self._watch = watch
-        self._broker_url = broker_url
+        self._broker = broker
         self._unfinished: set[str] = set()
         self._stopping = threading.Event()
         self.stopped = threading.Event()
@@ -88,7 +89,7 @@ class Follower:
 
         runs = frozenset(self._unfinished)
         try:
-            with translated(self._broker_url):
+            with translated(self._broker):
                 while self._unfinished and not self._stopping.is_set():
                     self._tell(runs)
         except errors.BrokerUnavailable as exc:
@@ -110,12 +111,12 @@ class Follower:
 @contextmanager
 def following(fleet: "Fleet", *, wanted: bool) -> Iterator[Follower]:
     """Open a watch before anything is pushed, so that no step is missed."""
-    url = fleet.dispatcher.broker_url
+    broker = fleet.dispatcher.broker
     if not wanted:
-        yield Follower(None, broker_url=url)
+        yield Follower(None, broker=broker)
         return
     with fleet.watch() as watch:
-        follower = Follower(watch, broker_url=url)
+        follower = Follower(watch, broker=broker)
         try:
             yield follower
         finally:

@@ -47,19 +47,26 @@ def group() -> None:
 @click.option("--label", "labels", type=PAIR, multiple=True, help="Label of the hosts it enrolls; may be repeated.")
 def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tuple[str, str], ...]) -> None:
     """Make an enrollment token and print it."""
-    from fleet import enrollment, tokens
+    from fleet import enrollment, members, tokens
+    from fleet.models import EnrollmentToken
 
     settings = invocation.current().settings()
-    with invocation.database(settings, write=True, create=True) as session:
+    with invocation.control_plane(settings, create=True) as control:
         token = enrollment.create_token(
-            session,
+            control.session,
+            ring=control.ring,
             ttl=ttl,
             uses=uses,
             host_id=host_id,
             labels=dict(labels),
             created_by=settings.resolved_principal,
             broker_url=settings.require_broker_url(),
+            broker_ca=settings.require_broker().ca,
         )
+        row = control.session.get_one(EnrollmentToken, tokens.parse(token).id)
+        # before the commit: a token that the broker does not take is none
+        members.admit_joiner(control.client, row)
+        members.publish(control.session, control.client, control.ring)
     record = {"token": token, "id": tokens.parse(token).id, "expires_in_seconds": int(ttl.total_seconds())}
     if invocation.current().format == "table":
         click.echo(token)
@@ -82,11 +89,13 @@ def list_() -> None:
 @click.argument("token_id")
 def revoke(token_id: str) -> None:
     """Revoke a token by its id, so that it enrolls nobody any more."""
-    from fleet import enrollment
+    from fleet import enrollment, members
+    from fleet.broker import login
 
     settings = invocation.current().settings()
-    with invocation.database(settings, write=True) as session:
-        enrollment.revoke_token(session, token_id, revoked_by=settings.resolved_principal)
+    with invocation.control_plane(settings) as control:
+        enrollment.revoke_token(control.session, token_id, revoked_by=settings.resolved_principal)
+        members.expel(control.client, login.joiner_user(token_id))
     render.say(f"token {token_id} is revoked")
 
 

@@ -9,7 +9,7 @@ from fleet.cli.grammar import Command
 from fleet.cli.types import HOST_ID
 
 if TYPE_CHECKING:
-    from fleet.contracts.enrollment import Credential
+    from fleet.contracts.credentials import HostCredential
     from fleet.settings import Settings
 
 
@@ -47,7 +47,7 @@ def command(
     ctx.exit(services.load("workers.host.app").main(settings, host=host, credential=credential))
 
 
-def _credential(settings: "Settings", host: str, *, given: str | None, file: str | None) -> "Credential":
+def _credential(settings: "Settings", host: str, *, given: str | None, file: str | None) -> "HostCredential":
     """Find the credential, or enroll where there is none and a token is at hand."""
     from fleet import credentials
 

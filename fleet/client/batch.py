@@ -64,7 +64,7 @@ class Batch:
         try:
             # Before it listens, Celery looks whether results are there already, and sleeps for `interval` after it.
             with awaiting():
-                for run_id, meta in ResultSet(pending, app=pending[0].app).iter_native(timeout=timeout, interval=0):
+                for run_id, meta in _Awaited(pending, app=pending[0].app).iter_native(timeout=timeout, interval=0):
                     waiting.discard(run_id)
                     yield _outcome(run_id, meta)
                     if not waiting:
@@ -74,6 +74,15 @@ class Batch:
             raise errors.TimedOut(
                 f"no result within {timeout:g} s from {hosts}", remedy="the task goes on; see `fleet task show`"
             ) from exc
+
+
+class _Awaited(ResultSet):
+    """Celery's set of results, on the connection that listens for them: that of the thread which pushed."""
+
+    @property
+    def backend(self) -> Any:
+        results: list[Any] = self.results or []
+        return results[0].backend
 
 
 def _outcome(run_id: str, meta: Mapping[str, Any]) -> Outcome:
@@ -90,4 +99,5 @@ _STATES: dict[type, str] = {
     errors.TaskExpired: "expired",
     errors.TaskCancelled: "cancelled",
     errors.OutcomeUnknown: "unknown",
+    errors.ResultForged: "unknown",  # what it says is nobody's word: the run may have ended in any way
 }

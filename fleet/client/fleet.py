@@ -223,9 +223,9 @@ class Fleet:
     @contextmanager
     def watch(self) -> Iterator[Watch]:
         """Listen to what the control plane records from now on."""
-        client: Any = connect(self.dispatcher.broker_url, name="watch", retries=1)
+        client: Any = connect(self.dispatcher.broker, name="watch", retries=1)
         try:
-            with translated(self.dispatcher.broker_url), client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            with translated(self.dispatcher.broker), client.pubsub(ignore_subscribe_messages=True) as pubsub:
                 pubsub.subscribe(names.WATCH)
                 pubsub.get_message(ignore_subscribe_messages=False, timeout=5)  # the subscription stands
                 yield Watch(pubsub)
@@ -234,7 +234,7 @@ class Fleet:
 
     def _targets(self, members: Mapping[str, Member]) -> list[Target]:
         client = self.dispatcher.redis
-        with translated(self.dispatcher.broker_url), client.pipeline(transaction=False) as pipe:
+        with translated(self.dispatcher.broker), client.pipeline(transaction=False) as pipe:
             connected = presence.connected(client, members)
             for host in members:
                 pipe.llen(names.queue(host))

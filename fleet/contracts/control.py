@@ -56,9 +56,48 @@ class SetAvailability(_Message):
     #: draining: what still runs then is cancelled, unix seconds by the broker's clock; None to let it finish
     deadline: float | None = None
     by: str
+    #: when that was decided, unix seconds; what was decided before what the host obeys is not obeyed any more
+    decided_at: float = 0.0
+
+
+class TrustUpdated(_Message):
+    """The fleet's keys, or whose credentials count, have changed."""
+
+    kind: Literal["trust.updated"] = "trust.updated"
+    #: see `fleet.security.trust.SignedStatement`
+    statement: str
+
+
+class CredentialIssued(_Message):
+    """The host has a new credential: its labels have changed, or its key."""
+
+    kind: Literal["credential.issued"] = "credential.issued"
+    credential: str
+
+
+class KeyRotationRequested(_Message):
+    """Make a new key and a new password of the broker user, and offer them (`host.key_offered`)."""
+
+    kind: Literal["key.rotation_requested"] = "key.rotation_requested"
+
+
+class MembershipRevoked(_Message):
+    """The host does not belong to the fleet any more: end what runs, and take nothing."""
+
+    kind: Literal["membership.revoked"] = "membership.revoked"
+    by: str
 
 
 ControlMessage = Annotated[
-    ReportsAcknowledged | ReportsMissing | InventoryRequested | CancelRun | SetAvailability, Field(discriminator="kind")
+    ReportsAcknowledged
+    | ReportsMissing
+    | InventoryRequested
+    | CancelRun
+    | SetAvailability
+    | TrustUpdated
+    | CredentialIssued
+    | KeyRotationRequested
+    | MembershipRevoked,
+    Field(discriminator="kind"),
 ]
 READER: TypeAdapter[ControlMessage] = TypeAdapter(ControlMessage)

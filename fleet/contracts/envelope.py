@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 #: Key of the envelope in the message's headers.
 HEADER = "fleet"
 #: The version that this code writes, and the only one that it reads.
-VERSION = 1
+VERSION = 2
 #: A week: what takes longer than that is no task.
 LONGEST_LIMIT_SECONDS = 7 * 86_400.0
 #: How long a message may be on its way at most, from its submission or, where it has one, its `not_before`. Journals
@@ -44,6 +44,8 @@ class Envelope(BaseModel):
     v: int = VERSION
     #: the one host that may carry the run out
     host: str
+    #: its public key, so that no other machine of that name takes it for its own
+    host_key: str = Field(max_length=64)
     #: principal that pushed
     submitted_by: str
     #: unix seconds

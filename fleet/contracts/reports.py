@@ -59,6 +59,10 @@ class Kind(StrEnum):
     HOST_AVAILABILITY_CHANGED = "host.availability_changed"
     #: a newer session of the same host has taken over, and this one ends; data: {"newer": int}
     HOST_FENCED = "host.fenced"
+    #: the host has made the key and the broker password to come; data: {"key": str, "broker_hash": str}
+    HOST_KEY_OFFERED = "host.key_offered"
+    #: the host goes by a new credential from now on; data: {"key": str}, the public key in it
+    HOST_CREDENTIAL_TAKEN = "host.credential_taken"
     #: all containers of the host; data: {"containers": [Container, ...]}; replaces what was known
     INVENTORY_SYNCED = "inventory.synced"
     #: data: {"changed": [Container, ...], "removed": [docker id, ...]} since the last inventory report

@@ -1,23 +1,29 @@
 """The dispatcher: one principal's way to the broker, on which pushes and requests to cancel travel."""
 
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 from kombu.exceptions import OperationalError
 
-from fleet import clock, errors, names, redaction
+from fleet import clock, credentials, errors, logs, names
 from fleet.broker import app as broker_app
-from fleet.broker.connection import connect, translated
+from fleet.broker.connection import connect, translated, unreachable
 from fleet.broker.results import RESULT_TTL_SECONDS
-from fleet.contracts import registry
+from fleet.contracts import AnyContract, registry
 from fleet.contracts.control import CancelRun
 from fleet.contracts.reports import Kind, Report
 from fleet.dispatch import checking, membership
 from fleet.dispatch.control import HostControl
 from fleet.dispatch.pushing import ContractTask
 from fleet.dispatch.result import RunResult
+from fleet.dispatch.signer import Signer
+from fleet.security.identity import HostIdentity
 from fleet.settings import Settings
+
+log = logs.get(__name__)
 
 #: For how long a host that was found fit to be pushed to is taken for that, and of how many that is remembered.
 _GOOD_FOR_SECONDS = 1.0
@@ -26,27 +32,43 @@ _MOST_REMEMBERED = 10_000
 LONGEST_REASON = 1024
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A host that may be pushed to: who it is, and the broker's time then, in unix seconds."""
+
+    host: HostIdentity
+    now: float
+
+
 class Dispatcher:
     """Sends pushes of one principal through one broker."""
 
     def __init__(self, settings: Settings) -> None:
-        self.broker_url = settings.require_broker_url()
-        self.principal = settings.resolved_principal
-        self.redis = connect(self.broker_url, name=f"client-{self.principal}", connections=4, retries=1)
+        """Read the principal's file; raises `errors.CredentialUnusable` where there is none, or none that fits."""
+        path = settings.principal_path(settings.resolved_principal)
+        held = credentials.load_principal(path, name=settings.resolved_principal)
+        self.signer = Signer(held, path)
+        self.broker = credentials.broker(held, settings)
+        self.principal = held.name
+        self.redis = connect(self.broker, name=f"client-{self.principal}", connections=4, retries=1)
         self.app = broker_app.make(
             "fleet",
-            broker_url=self.broker_url,
+            broker=self.broker,
             transport="fleet.broker.channel:Transport",
-            transport_options={"client_name": f"fleet-client-{self.principal}"},
-            result_backend=f"fleet.broker.results:Backend+{self.broker_url}",
+            transport_options={"client_name": f"fleet-client-{self.principal}", "signer": self.signer},
+            result_backend="fleet.broker.results:Backend",
             result_expires=RESULT_TTL_SECONDS,
         )
-        #: (host, queues) → when that was asked, and the broker's time then
-        self._found_fit: dict[tuple[str, bool], tuple[float, float]] = {}
+        #: (host, queues) → when that was asked, and the answer
+        self._found_fit: dict[tuple[str, bool], tuple[float, Fit]] = {}
         app: Any = self.app  # the stubs know the property as read-only
         app.control = HostControl(self)
+        app.check_result = self.signer.check_result
+        # Celery binds a task's class to one app: of a class that two principals of a process shared, each would push by
+        # the login and the key of whoever came last.
+        bound: type[ContractTask] = types.new_class("BoundTask", (ContractTask,))
         for contract in registry.known().values():
-            self.app.register_task(ContractTask(contract, self))
+            self.app.register_task(bound(contract, self))
 
     def task(self, name: str) -> "ContractTask":
         """Return the task of that contract; raises `errors.UnknownTask`."""
@@ -58,41 +80,67 @@ class Dispatcher:
         return RunResult(run_id, backend=self.app.backend, app=self.app)
 
     def members(self) -> dict[str, membership.Member]:
-        """Return the accepted hosts by their ids."""
-        with translated(self.broker_url):
-            entries: Any = self.redis.hgetall(names.HOSTS)
-        return {host: membership.read(entry) for host, entry in entries.items()}
+        """Return the accepted hosts by their ids; an entry that the fleet has not signed is left out with a warning."""
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
+            pipe.get(names.TRUST)
+            pipe.hgetall(names.HOSTS)
+            statement, entries = pipe.execute()
+        self.signer.learn(statement=statement, credential=None)
+        found = {}
+        for host, entry in entries.items():
+            try:
+                found[host] = membership.read(host, entry, trust=self.signer.trust)
+            except errors.NotTrusted as exc:
+                log.warning("host.untrusted", host=host, error=str(exc), next="it is left out")
+        if entries and not found:
+            raise errors.NotTrusted(
+                f"of {len(entries)} hosts in the registry none is vouched for by a key of the fleet that is known here",
+                remedy="has the fleet changed its key while this principal was away? "
+                f"`fleet principal rotate {self.principal}` makes a new file, where the control plane runs",
+            )
+        return found
 
-    def require_host(self, host: str, *, queues: bool) -> float:
-        """Return the broker's time in unix seconds, having looked whether the host may be pushed to.
+    def require_host(self, host: str, contract: AnyContract, *, queues: bool) -> Fit:
+        """Return who the host is, having looked whether this principal may push that to it, and now.
 
         `queues` says that the message may wait for the host. Raises `errors.HostNotEnrolled` where no such host is
-        known, `errors.HostNotAvailable`, `errors.HostNotConnected`, `errors.QueueFull`. One that was found fit is not
-        asked for again within a second: the registry itself notices after 35 s that one is silent.
+        known, `errors.NotTrusted`, `errors.CredentialUnusable`, `errors.NotPermitted`, `errors.HostNotAvailable`,
+        `errors.HostNotConnected`, `errors.QueueFull`. One that was found fit is not asked for again within a second:
+        the registry itself notices after 35 s that one is silent.
         """
-        asked_at, broker_time = self._found_fit.get((host, queues), (float("-inf"), 0.0))
+        asked_at, fit = self._found_fit.get((host, queues), (float("-inf"), None))
         passed = clock.elapsed() - asked_at
-        if passed < _GOOD_FOR_SECONDS:
-            return broker_time + passed
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
+        if fit is None or passed >= _GOOD_FOR_SECONDS:
+            fit, passed = self._look_up(host, queues=queues), 0.0
+        now = fit.now + passed
+        self.signer.require_valid(now=now)
+        self.signer.require_permission(fit.host, contract)
+        return Fit(fit.host, now)
+
+    def _look_up(self, host: str, *, queues: bool) -> Fit:
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.exists(names.presence(host))
             pipe.hget(names.HOSTS, host)
             pipe.llen(names.queue(host))
             pipe.time()
-            is_connected, entry, waiting, now = pipe.execute()
+            pipe.get(names.TRUST)
+            pipe.hget(names.PRINCIPALS, self.principal)
+            is_connected, entry, waiting, time, statement, credential = pipe.execute()
+            self.signer.learn(statement=statement, credential=credential)
             if entry is None:
                 raise errors.HostNotEnrolled(host, self._enrolled())
-        availability = membership.read(entry).availability
+        member = membership.read(host, entry, trust=self.signer.trust)
         found = membership.obstacle(
-            host, availability=availability, connected=bool(is_connected), waiting=waiting, queues=queues
+            host, availability=member.availability, connected=bool(is_connected), waiting=waiting, queues=queues
         )
         if found:
             raise found
+        fit = Fit(member.identity, _seconds(time))
         if len(self._found_fit) > _MOST_REMEMBERED:
             self._found_fit.clear()
         if waiting < membership.MOST_WAITING // 2:  # a queue that is nearly full is looked at each time
-            self._found_fit[host, queues] = (clock.elapsed(), _seconds(now))
-        return _seconds(now)
+            self._found_fit[host, queues] = (clock.elapsed(), fit)
+        return fit
 
     def cancel(self, run_id: str, *, reason: str = "") -> None:
         """Tell the host of the run to end it, and the control plane that this was asked for, in one transaction.
@@ -103,27 +151,33 @@ class Dispatcher:
         host = names.host_of_run(run_id)
         checking.text("reason", reason, most=LONGEST_REASON)
         sender = names.principal_sender(self.principal)
-        with translated(self.broker_url), self.redis.pipeline(transaction=False) as pipe:
-            pipe.hexists(names.HOSTS, host)
+        with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
+            pipe.hget(names.HOSTS, host)
             pipe.time()
-            is_enrolled, now = pipe.execute()
-            if not is_enrolled:
+            pipe.get(names.TRUST)
+            pipe.hget(names.PRINCIPALS, self.principal)
+            entry, time, statement, credential = pipe.execute()
+            self.signer.learn(statement=statement, credential=credential)
+            if entry is None:
                 hint = errors.did_you_mean(host, self._enrolled()) or "`fleet task list` shows tasks and their hosts"
                 raise errors.NotFound(f"no host named {host!r} is enrolled, so it has no tasks", remedy=hint)
-            told = CancelRun(run=run_id, by=self.principal, reason=reason)
-            asked = Report(
-                sender=sender, kind=Kind.RUN_CANCEL_REQUESTED, run=run_id, at=_seconds(now), data={"reason": reason}
-            )
-        with translated(self.broker_url), self.redis.pipeline(transaction=True) as pipe:
-            pipe.lpush(names.control(host), told.model_dump_json())
-            pipe.lpush(names.reports(sender), asked.model_dump_json())
+        identity = membership.read(host, entry, trust=self.signer.trust).identity
+        self.signer.require_valid(now=_seconds(time))
+        self.signer.require_permission(identity, None)
+        told = CancelRun(run=run_id, by=self.principal, reason=reason)
+        asked = Report(
+            sender=sender, kind=Kind.RUN_CANCEL_REQUESTED, run=run_id, at=_seconds(time), data={"reason": reason}
+        )
+        with translated(self.broker), self.redis.pipeline(transaction=True) as pipe:
+            pipe.lpush(names.control(host), self.signer.word(identity.key, told))
+            pipe.lpush(names.reports(sender), self.signer.report(sender, asked.model_dump_json()))
             pipe.sadd(names.REPORTS_DIRTY, sender)
             pipe.execute()
 
     def has_recorded(self, report: str) -> bool:
         """Say whether the control plane has taken a report of this principal in: it removes what it has recorded."""
         command: Any = self.redis
-        with translated(self.broker_url):
+        with translated(self.broker):
             return command.lpos(names.reports(names.principal_sender(self.principal)), report) is None
 
     def _enrolled(self) -> list[str]:
@@ -133,13 +187,10 @@ class Dispatcher:
     def translated(self) -> Iterator[None]:
         """Turn the errors of kombu and redis-py into Fleet's."""
         try:
-            with translated(self.broker_url):
+            with translated(self.broker):
                 yield
         except OperationalError as exc:
-            raise errors.BrokerUnavailable(
-                f"the broker at {redaction.url(self.broker_url)} cannot be reached ({exc})",
-                remedy="is it running? `fleet up` starts one; FLEET_BROKER_URL says where it is",
-            ) from exc
+            raise unreachable(self.broker, exc) from exc
 
     def close(self) -> None:
         backend: Any = self.app.backend

@@ -16,6 +16,7 @@ from fleet.contracts import AnyContract
 from fleet.contracts.envelope import LONGEST_WAY_SECONDS, Envelope, Limits, Retry
 from fleet.dispatch import checking
 from fleet.dispatch.checking import Duration, Moment
+from fleet.security.identity import HostIdentity
 
 Offline = Literal["fail", "queue"]
 
@@ -53,7 +54,7 @@ class Options:
     batch: str | None = None
     offline: Offline = "fail"
 
-    def envelope(self, *, host: str, principal: str, contract: AnyContract, now: float) -> Envelope:
+    def envelope(self, *, host: HostIdentity, principal: str, contract: AnyContract, now: float) -> Envelope:
         """Return the envelope; `now` is the broker's time in unix seconds.
 
         Raises `errors.InvalidValue` that names the option, `errors.UsageError` for two that exclude each other.
@@ -70,7 +71,8 @@ class Options:
         if self.retry_of is not None:
             names.host_of_run(self.retry_of)
         values = {
-            "host": host,
+            "host": host.host,
+            "host_key": host.key,
             "submitted_by": principal,
             "submitted_at": now,
             "not_after": not_after,

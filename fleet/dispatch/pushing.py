@@ -108,8 +108,10 @@ class ContractTask(Task):  # type: ignore[type-arg]
                 problem=f"is not one of host {host!r}",
                 remedy=f"it begins with '{host}:'",
             )
-        now = self.dispatcher.require_host(host, queues=options.offline == "queue")
-        envelope = options.envelope(host=host, principal=self.dispatcher.principal, contract=self.contract, now=now)
+        fit = self.dispatcher.require_host(host, self.contract, queues=options.offline == "queue")
+        envelope = options.envelope(
+            host=fit.host, principal=self.dispatcher.principal, contract=self.contract, now=fit.now
+        )
         with self.dispatcher.translated():
             send: Any = self.app.send_task  # the stubs know queues by name only
             result: RunResult = send(

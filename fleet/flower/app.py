@@ -9,12 +9,14 @@ from flower.options import options
 from flower.urls import settings as web_settings
 from tornado.ioloop import IOLoop
 
-from fleet import errors, logs, names, redaction
+from fleet import errors, logs, names
+from fleet.address import Address
 from fleet.broker import app as broker_app
 from fleet.broker import connection
 from fleet.flower import pages
 from fleet.flower.heard import Inspector, Listener
 from fleet.flower.password import obtain, path
+from fleet.flower.queues import Queues
 from fleet.settings import Settings
 
 log = logs.get(__name__)
@@ -27,28 +29,30 @@ MAX_WORKERS = 20_000
 class Window(Flower):  # type: ignore[misc]
     """Flower, listening only."""
 
-    def __init__(self, capp: Celery, broker_url: str) -> None:
+    def __init__(self, capp: Celery, broker: Address) -> None:
         loop = IOLoop.current()
         events = Listener(capp, loop, max_workers=MAX_WORKERS, max_tasks=MAX_TASKS)
         super().__init__(options=options, capp=capp, events=events, io_loop=loop, **web_settings)
-        self.inspector = Inspector(events, broker_url)
-        # For the page of the broker. Flower would take them from kombu, which names our transport in them.
-        self.broker_uri = redaction.url(broker_url)
-        self.broker_uri_with_password = broker_url
+        self.inspector = Inspector(events, broker)
+        # For the page of the broker. Flower would take it from kombu, which names our transport in it.
+        self.broker_uri = str(broker)
+        self.queues = Queues(broker)
         self.add_handlers(r".*", list(pages.HANDLERS))
 
 
-def main(settings: Settings, *, say: Callable[[str], None]) -> int:
+def main(settings: Settings, *, say: Callable[[str], None], private: bool) -> int:
     """Run Flower until it is told to stop; `say` gets what people should see, once.
+
+    With `private` a person reads that and nobody keeps it, so a password that was made just now is shown.
 
     Raises `errors.LocalFault` where the port is taken, `errors.BrokerRefused` where the broker does not take us. A
     broker that is merely away is waited for.
     """
-    broker_url = settings.require_broker_url()
-    _refuse_hopeless(broker_url)
+    broker = settings.require_broker_of_flower()
+    _refuse_hopeless(broker)
     password, made = obtain(settings)
     _configure(settings, password.get_secret_value())
-    window = Window(_celery(broker_url), broker_url)
+    window = Window(_celery(broker), broker)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks to outlive the terminal
             window.io_loop.asyncio_loop.add_signal_handler(number, window.stop)
@@ -60,7 +64,9 @@ def main(settings: Settings, *, say: Callable[[str], None]) -> int:
             remedy="choose another: --port N, FLEET_FLOWER_PORT, FLEET_FLOWER_ADDRESS",
         ) from exc
     say(f"Flower: http://{settings.flower_address}:{settings.flower_port}  user {settings.flower_user}")
-    if made:
+    if made and not private:
+        say(f"Password: in {path(settings)}")
+    elif made:
         say(f"Password (shown this once, kept in {path(settings)}): {password.get_secret_value()}")
     log.info("flower.started", address=settings.flower_address, port=settings.flower_port)
     window.start()
@@ -68,11 +74,11 @@ def main(settings: Settings, *, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _refuse_hopeless(broker_url: str) -> None:
-    """Raise `errors.BrokerRefused` or `errors.SettingsInvalid` for what waiting would not mend."""
-    client = connection.connect(broker_url, name="flower")
+def _refuse_hopeless(broker: Address) -> None:
+    """Raise `errors.BrokerRefused` for what waiting would not mend."""
+    client = connection.connect(broker, name="flower")
     try:
-        connection.check(client, broker_url)
+        connection.check(client, broker)
     except errors.BrokerRefused:
         raise
     except errors.BrokerUnavailable as exc:
@@ -96,11 +102,11 @@ def _configure(settings: Settings, password: str) -> None:
     options.max_workers = MAX_WORKERS
 
 
-def _celery(broker_url: str) -> Celery:
+def _celery(broker: Address) -> Celery:
     """Return an app that can listen and knows no task of ours."""
     return broker_app.make(
         "fleet.flower",
-        broker_url=broker_url,
+        broker=broker,
         transport="fleet.flower.channel:Transport",
         transport_options={"fanout_prefix": names.FANOUT_PATTERN, "fanout_patterns": True},
     )

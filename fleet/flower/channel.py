@@ -9,10 +9,14 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 
 from fleet import errors
+from fleet.broker import tls
 
 
 class Channel(kombu_redis.Channel):
     """Kombu's Redis channel without its writing half."""
+
+    connection_class = tls.LoopbackConnection
+    connection_class_ssl = tls.VerifiedConnection
 
     def _queue_bind(self, exchange: str, routing_key: str, _pattern: str, queue: str) -> None:
         # Kombu also notes the binding in a key that senders read; nobody sends to Flower's queue by name.

@@ -15,7 +15,8 @@ from celery.events import EventReceiver
 from flower.events import Events
 from tornado.ioloop import IOLoop
 
-from fleet import logs, names, redaction
+from fleet import logs, names
+from fleet.address import Address
 
 log = logs.get(__name__)
 
@@ -66,9 +67,9 @@ class Inspector:
     #: what a worker's page waits for before it is shown: nothing
     inspect_methods: tuple[str, ...] = ()
 
-    def __init__(self, events: Listener, broker_url: str) -> None:
+    def __init__(self, events: Listener, broker: Address) -> None:
         self._events = events
-        self._broker_url = redaction.url(broker_url)
+        self._broker = str(broker)
 
     @property
     def workers(self) -> dict[str, dict[str, Any]]:
@@ -93,7 +94,7 @@ class Inspector:
         return {
             "stats": {
                 "pid": worker.pid,
-                "broker": {"url": self._broker_url},
+                "broker": {"url": self._broker},
                 "total": total,
                 "software": f"{worker.sw_ident} {worker.sw_ver} on {worker.sw_sys}",
                 "tasks in hand": worker.active,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from fleet import errors, names, services
 from fleet import settings as settings_module
 from fleet.local import broker, ports
+from fleet.local.admission import Admission
+from fleet.local.background import Background
 from fleet.local.broker import EmbeddedBroker
 from fleet.local.state import StateDirectory
 from fleet.local.supervisor import Outcome, Program, Supervisor
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 #: Enough for a slow disk and a long append-only file; Ctrl-C works meanwhile.
 _BROKER_SECONDS = 60.0
 _READY_SECONDS = 20.0
-#: The token is used within seconds; a worker that has to start again gets a new one.
-_TOKEN_TTL = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,12 @@ class Stack:
         self._state = state
         self._supervisor = supervisor
         self._wishes = wishes
-        self._former_url = state.remembered().get("broker_url")
-        self.broker = EmbeddedBroker.of(self._former_url, port=wishes.broker_port)
+        remembered = state.remembered()
+        self._former_url = remembered.get("broker_url")
+        self.broker = EmbeddedBroker.of(self._former_url, remembered.get("flower_broker_url"), port=wishes.broker_port)
         self.host = settings.resolved_host_id
+        self._admission = Admission(settings, broker=self.broker, host=self.host, former_url=self._former_url)
+        self._first_token: str | None = None
         #: the worker's, as `missing` saw it last
         self.heartbeat: Heartbeat | None = None
 
@@ -79,7 +82,7 @@ class Stack:
                 purpose="Flower",
                 remedy="choose another: --flower-port N, or leave Flower out: --no-flower",
             )
-        self._fit_credential()
+        self._admission.fit_host()
 
     def start(self) -> Outcome:
         """Start everything; return READY when all are, LATE when some are not yet, STOPPING when asked to stop."""
@@ -94,6 +97,10 @@ class Stack:
             )
         self._remember()
         self._supervisor.start(self._fleet("control"))
+        # Beside it, so that Ctrl-C is heard: loading a database takes its time.
+        preparing = Background(self._prepare)
+        if self._supervisor.watch(preparing.is_done, seconds=_READY_SECONDS) is Outcome.STOPPING:
+            return Outcome.STOPPING
         # The first time, this makes a token while the control worker loads.
         self._supervisor.start(self._fleet("worker", "--host-id", self.host))
         outcome = self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)
@@ -102,6 +109,12 @@ class Stack:
             address = ("--address", self._settings.flower_address, "--port", str(self._settings.flower_port))
             self._supervisor.start(self._fleet("flower", *address))
         return outcome
+
+    def _prepare(self) -> None:
+        """Make what everybody on this machine needs to be let in, while the control worker loads."""
+        self._admission.fit_principal(self._client)
+        if not self._settings.credential_path(self.host).exists():
+            self._first_token = self._admission.token(self._client)
 
     def missing(self) -> list[str]:
         """Return the names of those that are needed for a task and not ready."""
@@ -118,7 +131,7 @@ class Stack:
     def _client(self) -> "redis.Redis":
         from fleet.broker import connection
 
-        return connection.connect(self.broker.url.get_secret_value(), name="up", timeout=timedelta(seconds=1))
+        return connection.connect(self.broker.address, name="up", timeout=timedelta(seconds=1))
 
     def _read_heartbeat(self) -> "Heartbeat | None":
         """Return the heartbeat of the present worker: after a kill -9 the former one's is still there."""
@@ -148,51 +161,15 @@ class Stack:
             # Ctrl-C leaves nothing behind within three seconds: what runs then goes on at the next start.
             variables["FLEET_STOP_GRACE"] = "PT0.5S"
         if command == "worker" and not self._settings.credential_path(self.host).exists():
-            variables["FLEET_TOKEN"] = self._token()
+            token, self._first_token = self._first_token, None
+            variables["FLEET_TOKEN"] = token or self._admission.token(self._client)
         return settings_module.environment(**variables)
-
-    def _token(self) -> str:
-        """Make an enrollment token for this machine's host, in the database itself."""
-        from fleet import db, enrollment
-
-        engine = db.open_engine(self._settings.resolved_database_url)
-        try:
-            db.migrate(engine)
-            with db.session(engine) as session:
-                return enrollment.create_token(
-                    session,
-                    ttl=_TOKEN_TTL,
-                    uses=1,
-                    host_id=self.host,
-                    labels={},
-                    created_by=self._settings.resolved_principal,
-                    broker_url=self.broker.url.get_secret_value(),
-                )
-        finally:
-            engine.dispose()
-
-    def _fit_credential(self) -> None:
-        """Let the host's credential follow the broker to another port; refuse one that is for another broker."""
-        from fleet import credentials
-
-        path = self._settings.credential_path(self.host)
-        if not path.exists():
-            return
-        credential = credentials.load(path, host=self.host)
-        known, wanted = credential.broker_url.get_secret_value(), self.broker.url
-        if known == wanted.get_secret_value():
-            return
-        if known != self._former_url:
-            raise errors.LocalFault(
-                f"host {self.host!r} is enrolled with another broker (its credential is {path})",
-                remedy="give this one another name (--host-id), or a directory of its own: FLEET_STATE_DIR=…",
-            )
-        credentials.save(path, credential.model_copy(update={"broker_url": wanted}))
 
     def _remember(self) -> None:
         self._state.remember(
             {
                 "broker_url": self.broker.url.get_secret_value(),
+                "flower_broker_url": self.broker.flower_url.get_secret_value(),
                 "host_id": self.host,
                 "flower_address": self._settings.flower_address,
                 "flower_port": self._settings.flower_port,

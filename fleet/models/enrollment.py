@@ -13,6 +13,8 @@ class EnrollmentToken(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=32)
     #: SHA-256 of the secret part, hexadecimal
     secret_hash: str = Field(max_length=64)
+    #: SHA-256 of the password of its broker user, hexadecimal; None of one that was made before there were such users
+    broker_hash: str | None = Field(default=None, max_length=64)
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str
     expires_at: datetime = Field(sa_type=UtcDateTime)
@@ -21,3 +23,5 @@ class EnrollmentToken(SQLModel, table=True):
     host_id: str | None = Field(default=None, max_length=63)
     labels: dict[str, str] = Field(default_factory=dict, sa_type=Json)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: when it was used last; its broker user stays a minute longer, so that the host can read its answer
+    used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -25,6 +25,17 @@ class Host(SQLModel, table=True):
     membership: str = Field(default=Membership.ACCEPTED, max_length=16)
     #: whether it is to take new work, as somebody decided; one of `contracts.hosts.Availability`
     availability: str = Field(default="active", max_length=16, sa_column_kwargs={"server_default": "active"})
+    #: when that was decided, which the host is told; and when what still runs on a draining host is cancelled
+    availability_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    drain_deadline: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    #: Ed25519 public keys that the host signs by, the newest last: two while it changes over
+    keys: list[str] = Field(default_factory=list, sa_type=Json, sa_column_kwargs={"server_default": "[]"})
+    #: SHA-256 of the passwords of its broker user, hexadecimal, the newest last
+    broker_hashes: list[str] = Field(default_factory=list, sa_type=Json, sa_column_kwargs={"server_default": "[]"})
+    #: who it is by the fleet's word (`fleet.security.identity`); None where it has to be issued anew
+    credential: str | None = Field(default=None)
+    #: why somebody should look into it; None while there is no reason
+    suspect: str | None = Field(default=None, max_length=200)
     #: identifies the journal file of its newest session
     journal: str | None = Field(default=None, max_length=36)
     #: by a token or an admin, never by the host itself
@@ -34,6 +45,8 @@ class Host(SQLModel, table=True):
     enrolled_at: datetime = Field(sa_type=UtcDateTime)
     #: id of the request that enrolled it, so that the same request again is recognised
     enrolled_by: str | None = Field(default=None, max_length=36)
+    #: public id of the token that it came by
+    token_id: str | None = Field(default=None, max_length=32)
     registered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     #: of the last heartbeat that the control plane saw
     last_seen_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

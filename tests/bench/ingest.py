@@ -1,8 +1,8 @@
 """How many reports a second are taken in: `python -m tests.bench.ingest [RUNS]`, Valkey and both databases.
 
-A run is five reports: queued by a principal, and accepted, started, progressed, succeeded by one of 20 hosts. Measured
-from the first look at the broker to the last removal and publication: reading, checking, the transaction with ledger
-and audit chain, removal and acknowledgement.
+A run is five reports: queued by a principal, and accepted, started, progressed, succeeded by one of 20 hosts, which
+signs those four together. Measured from the first look at the broker to the last removal and publication: reading,
+checking signatures and reports, the transaction with ledger and audit chain, removal and acknowledgement.
 """
 
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from fleet import audit, db, inventory, names
+from fleet import audit, db, names
 from fleet.contracts.reports import Report
 from tests import factories
 from tests.services import broker as brokers
@@ -28,21 +28,21 @@ def load(client: "redis.Redis", runs: int) -> int:
     """Fill the broker's lists; return how many reports lie there."""
     lists: dict[str, list[str]] = {}
 
-    def add(report: Report) -> None:
-        lists.setdefault(report.sender, []).append(report.model_dump_json())
+    def add(*reports: Report) -> int:
+        lists.setdefault(reports[0].sender, []).append(factories.signed(*reports))
+        return len(reports)
 
+    count = 0
     seqs = dict.fromkeys((f"edge-{index}" for index in range(HOSTS)), 1)
     for index in range(runs):
         host = f"edge-{index % HOSTS}"
         run = names.new_run_id(host)
-        add(factories.queued(run))
-        for report in factories.life(run, first_seq=seqs[host]):
-            add(report)
+        count += add(factories.queued(run)) + add(*factories.life(run, first_seq=seqs[host]))
         seqs[host] += 4
     for sender, items in lists.items():
         client.lpush(names.reports(sender), *items)
         client.sadd(names.REPORTS_DIRTY, sender)
-    return sum(len(items) for items in lists.values())
+    return count
 
 
 def measure(url: str, broker: brokers.Broker, runs: int) -> tuple[int, float, float]:
@@ -51,11 +51,13 @@ def measure(url: str, broker: brokers.Broker, runs: int) -> tuple[int, float, fl
     db.migrate(engine)
     with db.session(engine) as session:
         for index in range(HOSTS):
-            inventory.enroll_host(session, f"edge-{index}")
+            factories.enroll(session, f"edge-{index}")
+        factories.introduce(session, "alice")
     with broker.connect() as client:
         client.flushall()
         count = load(client, runs)
-        ingest = Ingest(engine=engine, client=client, lease=factories.HeldLease(client))
+        lease = factories.HeldLease(client)
+        ingest = Ingest(engine=engine, client=client, lease=lease, voice=factories.voice(engine))
         begin, begin_busy = time.perf_counter(), time.process_time()
         while ingest.step():
             pass

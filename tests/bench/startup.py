@@ -68,7 +68,7 @@ def _online(state: Path) -> bool:
     settings = fleet_settings.load(state_dir=state)
     if settings.broker_url is None:
         return False
-    with suppress(redis.RedisError), connect(settings.require_broker_url(), name="bench") as client:
+    with suppress(redis.RedisError), connect(settings.require_broker(), name="bench") as client:
         return presence.read(client, ["bench"])["bench"] is not None
     return False
 

@@ -145,7 +145,8 @@ def _duration(seed: int, scale: Scale) -> float:
 
 def cut_off_fleet(seeds: Sequence[int], scale: Scale) -> Tally:
     with network.bridge(), ExitStack() as stack:
-        arena = stack.enter_context(fleet.arena(addresses=(network.ADDRESS, "127.0.0.1")))
+        # Fleet reaches another machine by TLS only.
+        arena = stack.enter_context(fleet.arena(addresses=(network.ADDRESS, "127.0.0.1"), tls=True))
         return _each_cut(arena, seeds, scale, stack, at_once=20)
 
 

@@ -1,6 +1,5 @@
 """Faults 9, 11, 12, 13 and 15: the control plane's database and process, copies, a second worker, and floods."""
 
-import json
 import os
 import random
 import shutil
@@ -11,8 +10,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fleet import errors, names
+from fleet import credentials, errors, names
 from fleet.contracts.reports import Kind, Report
+from fleet.security import signing
+from fleet.security.keys import KeyPair
 from tests.chaos import fleet, stock
 from tests.chaos.fault import Fault, Scale, each, wait
 from tests.chaos.fleet import Arena, Host
@@ -21,6 +22,7 @@ from tests.chaos.stock import StockHost
 from tests.chaos.tally import Tally, total
 from tests.services.freezing import freeze
 from tests.services.waiting import until
+from workers.host.sender import MOST_TOGETHER
 
 # ── 9 and 13: the database, or the whole control plane, is away ──
 
@@ -229,8 +231,10 @@ def _flood(arena: Arena, host: Host, other: Host, seed: int) -> Tally:
 
 
 def _report(arena: Arena, host: str, stopping: threading.Event) -> None:
-    """Report steps of a run that nobody knows, 10,000 a second, as a host that has gone mad would."""
+    """Report steps of a run that nobody knows, 10,000 a second, signed, as a host that has gone mad would."""
     run = f"{host}:{uuid.uuid4()}"
+    held = credentials.load(arena.system.settings.credential_path(host), host=host)
+    key = KeyPair.read(held.private_key.get_secret_value())
     number = 0
     with arena.server.broker.connect() as client:
         while not stopping.is_set():
@@ -242,8 +246,9 @@ def _report(arena: Arena, host: str, stopping: threading.Event) -> None:
                 report = Report(
                     sender=host, epoch=10**9, seq=number, kind=Kind.RUN_PROGRESSED, run=run, at=time.time(), data=data
                 )
-                items.append(json.dumps(report.model_dump(mode="json")))
-            client.lpush(names.reports(host), *items)
+                items.append(report.model_dump_json())
+            together = (items[begin : begin + MOST_TOGETHER] for begin in range(0, len(items), MOST_TOGETHER))
+            client.lpush(names.reports(host), *(signing.sign_reports(host, texts, key) for texts in together))
             client.sadd(names.REPORTS_DIRTY, host)
             stopping.wait(max(0.0, 0.1 - (time.monotonic() - begun)))
 

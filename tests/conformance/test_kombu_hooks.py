@@ -1,4 +1,4 @@
-"""The hooks of kombu and Celery that Fleet overrides: these fail when a release moves one of them.
+"""The hooks of kombu, Celery and redis-py that Fleet overrides: these fail when a release moves one of them.
 
 They are semi-private, so the versions are held at 5.7 (pyproject.toml), and this is where an upgrade begins.
 """
@@ -8,6 +8,7 @@ import inspect
 import celery
 import kombu
 import pytest
+import redis
 from celery.worker.consumer import Consumer
 from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import Channel as VirtualChannel
@@ -34,6 +35,9 @@ def test_the_versions_are_the_ones_that_were_read(module: object) -> None:
         (VirtualChannel, "basic_consume", ["self", "queue", "no_ack", "callback", "consumer_tag"]),
         (Consumer, "create_task_handler", ["self", "promise"]),
         (Consumer, "ensure_connected", ["self", "conn"]),
+        (redis.SSLConnection, "_wrap_socket_with_ssl", ["self", "sock"]),
+        (redis.Connection, "_connect", ["self"]),
+        (redis.Connection, "on_connect_check_health", ["self", "check_health"]),
     ],
 )
 def test_an_overridden_method_still_has_its_parameters(cls: type, method: str, parameters: list[str]) -> None:

@@ -146,6 +146,32 @@ def test_the_host_and_flower_know_no_password_of_the_database(stack: Stack) -> N
         assert (found.returncode, found.stdout) == (1, "")
 
 
+def test_the_broker_speaks_tls_only_and_the_host_knows_its_ca_from_the_token(stack: Stack) -> None:
+    plain = stack.compose.execute("broker", "valkey-cli", "ping")
+    assert "NOAUTH" not in plain.stdout + plain.stderr
+    for words in (["--cacert", "/etc/passwd"], ["--sni", "broker"]):  # no CA of ours, and the system's
+        assert "NOAUTH" not in stack.compose.execute("broker", "valkey-cli", "--tls", *words, "ping").stdout
+    trusted = stack.compose.execute("broker", "valkey-cli", "--tls", "--cacert", "/data/tls/ca.pem", "ping")
+    assert "NOAUTH" in trusted.stdout + trusted.stderr
+    credential = json.loads(stack.compose.execute("host", "cat", f"hosts/{HOST}/credential.json").stdout)
+    assert credential["broker_url"].startswith("rediss://")
+    assert credential["broker_ca"] == stack.compose.execute("control", "cat", "broker-ca.pem").stdout
+
+
+def test_the_brokers_key_is_the_brokers_alone_and_nobody_kept_the_cas(stack: Stack) -> None:
+    keys = {
+        service: stack.compose.execute(service, "grep", "-r", "-l", "PRIVATE KEY", directory).stdout.split()
+        for service, directory in {
+            "broker": "/data",
+            "control": "/var/lib/fleet",
+            "flower": "/var/lib/fleet",
+            "host": "/var/lib/fleet",
+        }.items()
+    }
+    assert keys == {"broker": ["/data/tls/server.key"], "control": [], "flower": [], "host": []}
+    assert stack.compose.execute("broker", "stat", "-c", "%a %U", "/data/tls/server.key").stdout == "600 valkey\n"
+
+
 def test_a_second_up_finds_the_host_enrolled_and_makes_no_token(stack: Stack) -> None:
     tokens = stack.fleet("token", "list")
 

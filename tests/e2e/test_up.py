@@ -159,7 +159,7 @@ def test_ctrl_c_while_it_starts_ends_it(tmp_path: Path, ups: list[Up], ports: li
 
 
 def test_another_broker_in_the_settings_is_a_contradiction(tmp_path: Path, ups: list[Up], ports: list[str]) -> None:
-    ups.append(Up(tmp_path / "state", *ports, FLEET_BROKER_URL="redis://:hush@broker.example:6379/0"))
+    ups.append(Up(tmp_path / "state", *ports, FLEET_BROKER_URL="rediss://:hush@broker.example:6379/0"))
     _, said = ups[0].process.communicate(timeout=START_SECONDS)
     assert ups[0].process.returncode == 2
     assert "`fleet up` brings its own; unset FLEET_BROKER_URL" in said

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from fleet import audit, db, inventory, names, runs
+from fleet import audit, db, names, runs
 from fleet.contracts.reports import Kind, Report
-from fleet.models import Run, RunState
+from fleet.models import Principal, Run, RunState
 from tests import factories
 from tests.services.broker import Broker
 from workers.control.ingest import Ingest
@@ -78,9 +78,11 @@ def test_every_interleaving_ends_as_the_host_said(engine: Engine, client: "redis
     # a host of its own for each example: reports are numbered per host
     host = f"edge-{time.time_ns()}"
     with db.session(engine) as session:
-        inventory.enroll_host(session, host)
-    lease = factories.HeldLease(client)
-    ingest, rescue = (made(engine=engine, client=client, lease=lease) for made in (Ingest, Rescue))
+        factories.enroll(session, host)
+        if session.get(Principal, "alice") is None:
+            factories.introduce(session, "alice", "bob")
+    lease, voice = factories.HeldLease(client), factories.voice(engine)
+    ingest, rescue = (made(engine=engine, client=client, lease=lease, voice=voice) for made in (Ingest, Rescue))
     run = names.new_run_id(host)
     ways = data.draw(st.lists(st.sampled_from(sorted(FOLLOWED)), max_size=3), label="ways")
     end = data.draw(st.sampled_from(sorted(ENDED)), label="end")

@@ -30,14 +30,16 @@ def client(any_broker: Broker) -> Iterator["redis.Redis"]:
 @pytest.fixture
 def ingest(engine: Engine, client: "redis.Redis") -> Ingest:
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1")
+        factories.enroll(session, "edge-1")
+        factories.introduce(session, "alice", "bob", "carol")
         inventory.host(session, "edge-1").journal = JOURNAL
-    return Ingest(engine=engine, client=client, lease=factories.HeldLease(client))
+    return Ingest(engine=engine, client=client, lease=factories.HeldLease(client), voice=factories.voice(engine))
 
 
 @pytest.fixture
 def rescue(engine: Engine, client: "redis.Redis") -> Rescue:
-    return Rescue(engine=engine, client=client, lease=factories.HeldLease(client), rest=0)
+    lease = factories.HeldLease(client)
+    return Rescue(engine=engine, client=client, lease=lease, voice=factories.voice(engine), rest=0)
 
 
 def take_in(ingest: Ingest, client: "redis.Redis", *reports: Report) -> None:
@@ -75,8 +77,7 @@ def queue(client: "redis.Redis") -> list[str]:
 
 
 def words(client: "redis.Redis", kind: str) -> list[dict[str, Any]]:
-    items: Any = client.lrange(names.control("edge-1"), 0, -1)
-    return [word for word in map(json.loads, reversed(items)) if word["kind"] == kind]
+    return factories.heard(client, "edge-1", kind)
 
 
 def record(engine: Engine, run: str) -> Run:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from fleet import audit, credentials, db, enrollment, inventory, joining, names, runs
+from fleet import audit, clock, credentials, db, inventory, joining, names, runs
 from fleet.broker import connection
 from tests import factories
 from tests.services import database as databases
@@ -230,8 +230,7 @@ def test_a_database_that_is_not_there_is_one_line_and_an_exit_code(system: Syste
 def test_an_outage_of_the_database_is_lived_through(system: System, engine: Engine) -> None:
     control = system.start_control()
     name = engine.url.database
-    with db.session(system.engine) as session:
-        token = enrollment.create_token(session, broker_url=system.broker.url, created_by="alice")
+    token = system.token()
     with psycopg.connect(databases.SERVER, autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
@@ -272,18 +271,17 @@ def test_the_last_heartbeat_is_remembered_when_the_key_has_run_out(system: Syste
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_token_made_before_the_control_worker_starts_is_good(system: System) -> None:
-    with db.session(system.engine) as session:
-        token = enrollment.create_token(session, broker_url=system.broker.url, created_by="alice")
+    token = system.token()
     system.start_control()
     assert joining.join(token, host="edge-7", version="0.1.0").host == "edge-7"
 
 
 def test_both_brokers_say_whether_they_keep_what_they_are_given(any_broker: Broker) -> None:
     with any_broker.connect() as client:
-        assert connection.check(client, any_broker.url) >= "7"
-        assert connection.check_durability(client, any_broker.url) == []
+        assert connection.check(client, any_broker.address) >= "7"
+        assert connection.check_durability(client, any_broker.address) == []
         with configured(any_broker, **{"appendonly": "no", "maxmemory-policy": "volatile-ttl"}):
-            forgets, evicts = connection.check_durability(client, any_broker.url)
+            forgets, evicts = connection.check_durability(client, any_broker.address)
     assert "appendonly yes" in forgets
     assert "maxmemory-policy noeviction" in evicts
 
@@ -291,7 +289,8 @@ def test_both_brokers_say_whether_they_keep_what_they_are_given(any_broker: Brok
 def test_it_sends_again_what_the_broker_lost_and_ends_what_came_too_late(system: System) -> None:
     lost, late = names.new_run_id("edge-7"), names.new_run_id("edge-7")
     with db.session(system.engine) as session:
-        inventory.enroll_host(session, "edge-7")
+        enrolled_at = clock.from_unix(time.time() - 3600)
+        inventory.enroll_host(session, "edge-7", key=factories.key("edge-7").public, at=enrolled_at)
         pushed = [factories.queued(lost, submitted_at=time.time() - 60)]
         pushed.append(factories.queued(late, submitted_at=time.time() - 60, not_after=time.time() - 30))
         runs.apply_many(session, pushed)

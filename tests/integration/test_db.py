@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from fleet import audit, db, errors, inventory, models
+from tests import factories
 from tests.services import database as databases
 
 MIGRATE = "import sys; from fleet import db; db.migrate(db.open_engine(sys.argv[1]))"
@@ -91,7 +92,7 @@ def test_a_new_sqlite_file_and_its_directory_are_the_owners_alone(tmp_path: Path
     engine = db.open_engine(f"sqlite:///{path}")
     db.migrate(engine)
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1")
+        factories.enroll(session, "edge-1")
         assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
     engine.dispose()
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -156,7 +157,7 @@ def test_writers_queue_instead_of_failing(engine: Engine) -> None:
         try:
             for _ in range(10):
                 with db.session(engine) as session:
-                    inventory.enroll_host(session, host)
+                    factories.enroll(session, host)
                     audit.record(session, event="host.enrolled", actor="control", host_id=host)
         except BaseException as exc:  # noqa: BLE001 - shown by the assertion below
             failures.append(exc)
@@ -175,7 +176,7 @@ def test_writers_queue_instead_of_failing(engine: Engine) -> None:
 def test_an_exception_rolls_everything_back(engine: Engine) -> None:
     def fail() -> None:
         with db.session(engine) as session:
-            inventory.enroll_host(session, "edge-1")
+            factories.enroll(session, "edge-1")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -14,15 +14,31 @@ from sqlmodel import select
 from fleet import audit, clock, db, enrollment, errors, inventory, tokens
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
 from fleet.models import AuditEvent, EnrollmentToken, Host
+from fleet.security import trust
+from fleet.security.keys import fingerprint
+from fleet.security.trust import Trust
+from tests import factories
 
-URL = "redis://:s3cret@broker:6379/0"
+URL = "rediss://:s3cret@broker:6379/0"
 #: Broker's time of these tests, unix seconds.
 NOW = 1_750_000_000.0
 
 
-def create(engine: Engine, **more: Any) -> tokens.Token:
+RING = factories.ring()
+FLEET = Trust.in_keys([RING.newest.public])
+
+
+@pytest.fixture
+def engine(engine: Engine) -> Engine:
     with db.session(engine) as session:
-        return tokens.parse(enrollment.create_token(session, **{"broker_url": URL, "created_by": "alice", **more}))
+        factories.found(session)
+    return engine
+
+
+def create(engine: Engine, **more: Any) -> tokens.Token:
+    wishes = {"ring": RING, "broker_url": URL, "created_by": "alice", **more}
+    with db.session(engine) as session:
+        return tokens.parse(enrollment.create_token(session, **wishes))
 
 
 def request(token: tokens.Token, *, host: str = "edge-7", **more: Any) -> EnrollmentRequest:
@@ -33,6 +49,9 @@ def request(token: tokens.Token, *, host: str = "edge-7", **more: Any) -> Enroll
         "host": host,
         "version": "0.1.0",
         "not_after": NOW + 15,
+        "key": factories.key("a machine").public,
+        "answer_to": "x" * 43,
+        "broker_hash": "ab" * 32,
         **more,
     }
     return EnrollmentRequest.model_validate(values)
@@ -40,7 +59,7 @@ def request(token: tokens.Token, *, host: str = "edge-7", **more: Any) -> Enroll
 
 def redeem(engine: Engine, asked: EnrollmentRequest) -> EnrollmentAnswer:
     with db.session(engine) as session:
-        return enrollment.redeem(session, asked, broker_time=NOW).answer
+        return enrollment.redeem(session, asked, ring=RING, broker_time=NOW).answer
 
 
 def uses_left(engine: Engine, token: tokens.Token) -> int:
@@ -68,19 +87,23 @@ def test_a_token_lets_one_host_in_with_its_labels_once(engine: Engine) -> None:
     token = create(engine, labels={"env": "prod"})
     asked = request(token)
     answer = redeem(engine, asked)
-    assert answer.model_dump() == {
-        "v": 1,
+    assert answer.model_dump(exclude={"credential", "trust"}) == {
+        "v": 2,
         "request_id": asked.request_id,
         "outcome": "accepted",
         "reason": "",
         "host": "edge-7",
         "labels": {"env": "prod"},
     }
+    who = FLEET.host(answer.credential)
+    assert (who.host, who.key, who.labels, who.enrolled_at) == ("edge-7", asked.key, {"env": "prod"}, NOW)
+    assert trust.read(answer.trust, FLEET.keys).keys == FLEET.keys
     [host] = hosts(engine)
     assert (host.id, host.membership, host.labels) == ("edge-7", "accepted", {"env": "prod"})
+    assert (host.keys, host.broker_hashes, host.credential) == ([asked.key], [asked.broker_hash], answer.credential)
     [event] = recorded(engine, "host.enrolled")
     assert (event.actor, event.host_id) == (f"token:{token.id}", "edge-7")
-    assert event.data == {"token": token.id, "labels": {"env": "prod"}, "version": "0.1.0"}
+    assert event.data == {"token": token.id, "labels": {"env": "prod"}, "version": "0.1.0", "key": asked.key}
 
     assert redeem(engine, request(token, host="edge-8")).outcome == "refused"
     assert [host.id for host in hosts(engine)] == ["edge-7"]
@@ -96,6 +119,7 @@ def test_only_a_hash_of_the_secret_is_kept_anywhere(engine: Engine) -> None:
             [row.model_dump() for table in (EnrollmentToken, Host, AuditEvent) for row in session.exec(select(table))]
         )
     assert token.secret not in everything
+    assert token.broker_password() not in everything
     assert "s3cret" not in everything
     assert tokens.hash_secret(token.secret) in everything
 
@@ -215,7 +239,7 @@ def test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing_is_us
         record.expires_at = clock.now() - timedelta(milliseconds=1)
         session.add(record)
     redeem(engine, request(used, host="first"))
-    unknown = tokens.new(broker_url=URL)
+    unknown = tokens.new(broker_url=URL, fleet=fingerprint(RING.newest.public))
     asked = [
         request(good, secret=SecretStr(unknown.secret)),
         request(good, secret=SecretStr("")),
@@ -302,10 +326,35 @@ def test_a_member_is_enrolled_again_only_by_a_token_made_for_it(engine: Engine) 
     assert uses_left(engine, another) == 1
 
     own = create(engine, host_id="edge-7", labels={"site": "basel"})
-    again = redeem(engine, request(own))
+    again = redeem(engine, request(own, key=factories.key("another machine").public))
     assert again.outcome == "accepted"
-    assert again.labels == {"env": "prod", "site": "basel"}
+    assert again.labels == FLEET.host(again.credential).labels == {"env": "prod", "site": "basel"}
     assert len(recorded(engine, "host.enrolled")) == 2
+    [host] = hosts(engine)
+    assert host.keys == [factories.key("another machine").public], "the former machine is the host no more"
+
+
+def test_a_token_that_is_shown_again_after_its_last_use_makes_the_host_that_came_by_it_a_suspect(
+    engine: Engine,
+) -> None:
+    token, other = create(engine), create(engine)
+    redeem(engine, request(token, secret=SecretStr("s" * 43)))
+    redeem(engine, request(token))
+    redeem(engine, request(other, host="edge-8"))
+    redeem(engine, request(token, host="edge-9", secret=SecretStr("s" * 43)))
+    assert [host.suspect for host in hosts(engine)] == [None, None], "who does not know the secret says nothing"
+    for _ in range(2):
+        assert redeem(engine, request(token, host="edge-9")).outcome == "refused"
+    edge_7, edge_8 = hosts(engine)
+    assert (edge_7.suspect, edge_8.suspect) == (f"token {token.id}, by which it came, was shown again", None)
+    [event] = recorded(engine, "host.suspected")
+    assert (event.actor, event.host_id) == ("control", "edge-7")
+    redeem(engine, request(create(engine, host_id="edge-7")))
+    assert hosts(engine)[0].suspect is None, "it came by another token since"
+
+
+def test_the_address_in_a_token_has_no_password(engine: Engine) -> None:
+    assert create(engine).broker_url == "rediss://broker:6379/0"
 
 
 def test_who_lacks_the_secret_does_not_learn_which_hosts_there_are(engine: Engine) -> None:

@@ -9,14 +9,17 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from fleet import audit, db, inventory, names, runs
+from fleet import audit, canonical, db, inventory, names, runs
 from fleet.contracts.reports import Kind
 from fleet.models import AuditEvent
+from fleet.security import signing
+from fleet.security.keys import Purpose
 from tests import factories
 from tests.services.broker import Broker
-from workers.control import recording
+from workers.control import reading, recording
 from workers.control.gaps import Gaps
 from workers.control.ingest import Ingest
+from workers.control.recording import Batch
 
 
 @pytest.fixture
@@ -28,9 +31,15 @@ def client(any_broker: Broker) -> Iterator["redis.Redis"]:
 @pytest.fixture
 def ingest(engine: Engine, client: "redis.Redis") -> Ingest:
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1")
-        inventory.enroll_host(session, "edge-2")
-    return Ingest(engine=engine, client=client, lease=factories.HeldLease(client))
+        factories.enroll(session, "edge-1")
+        factories.enroll(session, "edge-2")
+        factories.introduce(session, "alice")
+    return made(engine, client)
+
+
+def made(engine: Engine, client: "redis.Redis", *, token: str = "control-1") -> Ingest:
+    lease = factories.HeldLease(client, token)
+    return Ingest(engine=engine, client=client, lease=lease, voice=factories.voice(engine))
 
 
 def events(engine: Engine, event: str | None = None) -> list[AuditEvent]:
@@ -44,7 +53,7 @@ def told(engine: Engine) -> list[str]:
 
 
 def acknowledged(client: "redis.Redis", host: str) -> list[tuple[int, int]]:
-    found = [json.loads(item) for item in reversed(client.lrange(names.control(host), 0, -1))]
+    found = factories.heard(client, host)
     assert {(each["v"], each["kind"]) for each in found} <= {(1, "reports.acknowledged")}
     return [(each["epoch"], each["seq"]) for each in found]
 
@@ -90,7 +99,7 @@ def test_killed_between_commit_and_removal_nothing_is_taken_in_twice(
     ingest.scan()
     ingest.record(ingest.take())  # and here the process dies
     before = [event.model_dump() for event in events(engine)]
-    successor = Ingest(engine=engine, client=client, lease=factories.HeldLease(client, "control-2"))
+    successor = made(engine, client, token="control-2")
     successor.scan()
     assert successor.step()
     assert [event.model_dump() for event in events(engine)] == before
@@ -133,7 +142,7 @@ def test_what_is_missing_is_asked_for_and_nothing_after_it_is_taken_in_before_it
     factories.push(client, life[0], life[3])
     ingest.step()
     assert told(engine) == ["run.accepted"]
-    asked, acknowledgement = (json.loads(item) for item in client.lrange(names.control("edge-1"), 0, -1))
+    acknowledgement, asked = factories.heard(client, "edge-1")
     assert (asked["kind"], asked["epoch"], asked["seq"]) == ("reports.missing", 1, 2)
     assert acknowledgement["seq"] == 1
     factories.push(client, life[3])
@@ -157,69 +166,170 @@ def test_a_gap_that_its_host_cannot_fill_is_recorded_with_its_range_and_stops_no
         {"first": 1, "last": 3},
         {"first": 5, "last": 6},
     ]
-    last = json.loads(client.lrange(names.control("edge-1"), 0, 0)[0])
+    *_, last = factories.heard(client, "edge-1")
     assert (last["kind"], last["seq"]) == ("reports.acknowledged", 7)
 
 
 OTHER = names.new_run_id("edge-2")
 MINE = names.new_run_id("edge-1")
+NOT_SIGNED = "not signed by its sender"
 FORGED = factories.life(OTHER)[0].model_copy(update={"sender": "edge-1"})
 
 
 @pytest.mark.parametrize(
-    ("sender", "item", "reason"),
+    ("sender", "text", "reason"),
     [
-        ("edge-1", b"\xff\xfe not even text", "not a report"),
-        ("edge-1", b"{" * 100_000, "not a report"),
-        ("edge-1", b'{"sender":"edge-1","kind":"host.exploded","epoch":1,"seq":1,"at":1}', "not a report"),
-        ("edge-1", b'{"sender":"edge-1","kind":"host.deregistered","epoch":1,"seq":1e30,"at":1}', "not a report"),
-        ("edge-1", b'{"sender":"edge-1","kind":"host.deregistered","epoch":1,"seq":1,"at":1e300}', "data do not fit"),
-        ("edge-1", b'{"sender":"edge-1","kind":"host.deregistered","epoch":1,"seq":1,"at":NaN}', "data do not fit"),
-        ("edge-1", b'{"sender":"edge-1","kind":"host.deregistered","at":1}', "data do not fit"),
-        ("edge-1", b'{"sender":"edge-1","kind":"host.registered","epoch":1,"seq":1,"at":1}', "data do not fit"),
-        ("edge-1", factories.life(OTHER)[0].model_dump_json().encode(), "speaks for another sender"),
-        ("edge-1", FORGED.model_dump_json().encode(), "data do not fit"),
+        ("edge-1", "not even JSON", "not a report"),
+        ("edge-1", "{" * 100_000, "not a report"),
+        ("edge-1", '{"sender":"edge-1","kind":"host.exploded","epoch":1,"seq":1,"at":1}', "not a report"),
+        ("edge-1", '{"sender":"edge-1","kind":"host.deregistered","epoch":1,"seq":1e30,"at":1}', "not a report"),
+        ("edge-1", '{"sender":"edge-1","kind":"host.deregistered","epoch":1,"seq":1,"at":1e300}', "data do not fit"),
+        ("edge-1", '{"sender":"edge-1","kind":"host.deregistered","epoch":1,"seq":1,"at":NaN}', "data do not fit"),
+        ("edge-1", '{"sender":"edge-1","kind":"host.deregistered","at":1}', "data do not fit"),
+        ("edge-1", '{"sender":"edge-1","kind":"host.registered","epoch":1,"seq":1,"at":1}', "data do not fit"),
+        ("edge-1", factories.life(OTHER)[0].model_dump_json(), "speaks for another sender"),
+        ("edge-1", FORGED.model_dump_json(), "data do not fit"),
         (
             "edge-1",
-            factories.queued(MINE).model_copy(update={"sender": "edge-1", "seq": 1}).model_dump_json().encode(),
+            factories.queued(MINE).model_copy(update={"sender": "edge-1", "seq": 1}).model_dump_json(),
             "data do not fit",
         ),
-        ("edge-1", b" " * (4 * 1024 * 1024 + 1), "too large"),
         (
             "p:alice",
-            factories.queued(MINE, by="mallory").model_copy(update={"sender": "p:alice"}).model_dump_json().encode(),
+            factories.queued(MINE, by="mallory").model_copy(update={"sender": "p:alice"}).model_dump_json(),
             "data do not fit",
         ),
-        ("p:alice", factories.queued(MINE, host="edge-2").model_dump_json().encode(), "data do not fit"),
+        ("p:alice", factories.queued(MINE, host="edge-2").model_dump_json(), "data do not fit"),
         (
             "p:alice",
-            factories.life(MINE)[3].model_copy(update={"sender": "p:alice"}).model_dump_json().encode(),
+            factories.life(MINE)[3].model_copy(update={"sender": "p:alice"}).model_dump_json(),
             "data do not fit",
         ),
     ],
-    ids=lambda value: value[:40].decode("latin-1") if isinstance(value, bytes) else None,
+    ids=lambda value: value[:40],
 )
 def test_what_cannot_be_believed_is_refused_and_the_rest_goes_on(  # noqa: PLR0917 - pytest gives them by name
-    ingest: Ingest, engine: Engine, client: "redis.Redis", sender: str, item: bytes, reason: str
+    ingest: Ingest, engine: Engine, client: "redis.Redis", sender: str, text: str, reason: str
 ) -> None:
-    factories.send_raw(client, sender, item)
+    """Its sender has signed it all right: whoever takes a host over has its key as well."""
     good = names.new_run_id("edge-2")
-    factories.push(client, factories.queued(good), *factories.life(good))
+    push = factories.queued(good)
+    beside = push if sender == push.sender else factories.report(sender, Kind.HOST_DEREGISTERED, epoch=7)
+    factories.send_raw(client, sender, factories.sign(sender, text, beside.model_dump_json()))
+    factories.push(client, push, *factories.life(good))
     while ingest.step():
         pass
     (refusal,) = events(engine, "report.refused")
     assert (refusal.actor, refusal.data["reason"], refusal.data["sender"]) == ("control", reason, sender)
-    assert refusal.data["size"] == len(item)
+    assert refusal.data["size"] == len(text)
+    assert beside.kind.value in told(engine), "what is signed together is judged one by one"
     with db.session(engine, write=False) as session:
         assert [run.id for run in runs.listing(session)] == [good]
         assert runs.get(session, good).state == "succeeded"
     assert client.llen(names.reports(sender)) == 0
 
 
+ACCEPTED, STARTED, *_ = (each.model_dump_json() for each in factories.life(MINE))
+SIGNED = factories.sign("edge-1", ACCEPTED, STARTED)
+SIGNATURE = json.loads(SIGNED)["signature"]
+
+
+def bundle(*reports: str, signature: str = SIGNATURE) -> str:
+    return json.dumps({"reports": reports, "signature": signature})
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (ACCEPTED, NOT_SIGNED),
+        (b"\xff\xfe not even text", NOT_SIGNED),
+        ("{" * 100_000, NOT_SIGNED),
+        (b" " * (reading.LARGEST_ITEM + 1), "too large"),
+        (bundle(ACCEPTED, STARTED.replace("run.started", "run.succeeded")), NOT_SIGNED),
+        (bundle(ACCEPTED), NOT_SIGNED),
+        (bundle(STARTED, ACCEPTED), NOT_SIGNED),
+        (bundle(ACCEPTED, STARTED, STARTED), NOT_SIGNED),
+        (bundle(), NOT_SIGNED),
+        (bundle(ACCEPTED, STARTED, signature=""), NOT_SIGNED),
+        (bundle(ACCEPTED, STARTED, signature=SIGNATURE + "="), NOT_SIGNED),
+        (json.dumps({**json.loads(SIGNED), "key": factories.key("edge-1").public}), NOT_SIGNED),
+        (signing.sign_reports("edge-1", [ACCEPTED, STARTED], factories.key("edge-2")), NOT_SIGNED),
+        (signing.sign_reports("edge-2", [ACCEPTED, STARTED], factories.key("edge-1")), NOT_SIGNED),
+        (
+            bundle(
+                ACCEPTED,
+                signature=factories.key("edge-1").sign(Purpose.CONTROL, canonical.encode(["edge-1", ACCEPTED])),
+            ),
+            NOT_SIGNED,
+        ),
+    ],
+    ids=[
+        "bare",
+        "no text",
+        "no JSON",
+        "too large",
+        "changed",
+        "cut",
+        "turned round",
+        "repeated",
+        "empty",
+        "stripped",
+        "spelt otherwise",
+        "with its own key",
+        "by another's key",
+        "for another's list",
+        "for another purpose",
+    ],
+)
+def test_what_its_sender_has_not_signed_moves_nothing(
+    ingest: Ingest, engine: Engine, client: "redis.Redis", item: str | bytes, reason: str
+) -> None:
+    factories.send_raw(client, "edge-1", item)
+    good = names.new_run_id("edge-2")
+    factories.push(client, factories.queued(good), *factories.life(good))
+    while ingest.step():
+        pass
+    (refusal,) = events(engine, "report.refused")
+    assert (refusal.actor, refusal.host_id, refusal.data["reason"]) == ("control", "edge-1", reason)
+    assert refusal.data["size"] == len(item)
+    assert acknowledged(client, "edge-1") == [], "nobody can say which of its numbers that was"
+    with db.session(engine, write=False) as session:
+        assert [(run.id, run.state) for run in runs.listing(session)] == [(good, "succeeded")]
+    assert client.llen(names.reports("edge-1")) == 0
+    factories.send_raw(client, "edge-1", SIGNED)
+    ingest.step()
+    assert acknowledged(client, "edge-1") == [(1, 2)]
+
+
+def test_of_a_principal_that_is_not_on_record_nothing_is_believed(
+    ingest: Ingest, engine: Engine, client: "redis.Redis"
+) -> None:
+    factories.push(client, factories.queued(MINE, by="mallory"))
+    ingest.step()
+    (refusal,) = events(engine)
+    assert (refusal.event, refusal.data["sender"], refusal.data["reason"]) == (
+        "report.refused",
+        "p:mallory",
+        NOT_SIGNED,
+    )
+
+
+def test_reports_by_the_key_that_a_host_changes_to_count_as_well(
+    ingest: Ingest, engine: Engine, client: "redis.Redis"
+) -> None:
+    with db.session(engine) as session:
+        inventory.offer_key(session, "edge-1", key=factories.key("the next").public, broker_hash="ab" * 32)
+    item = signing.sign_reports("edge-1", [STARTED], factories.key("the next"))
+    factories.send_raw(client, "edge-1", factories.sign("edge-1", ACCEPTED))
+    factories.send_raw(client, "edge-1", item)
+    ingest.step()
+    assert told(engine) == ["run.accepted", "run.started"]
+
+
 def test_a_kind_of_a_newer_version_keeps_its_number(ingest: Ingest, engine: Engine, client: "redis.Redis") -> None:
     first, second, *_ = factories.life(names.new_run_id("edge-1"))
     novel = json.dumps({**json.loads(second.model_dump_json()), "kind": "run.teleported"})
-    factories.send_raw(client, "edge-1", novel.replace('"seq": 2', '"seq": 1'))
+    factories.send_raw(client, "edge-1", factories.sign("edge-1", novel.replace('"seq": 2', '"seq": 1')))
     factories.push(client, first.model_copy(update={"seq": 2}))
     ingest.step()
     assert sorted(told(engine)) == ["report.refused", "run.accepted"]
@@ -259,6 +369,26 @@ def test_what_one_item_does_to_the_database_harms_no_other(
     assert refusal.data["reason"] == "cannot be stored"
     assert acknowledged(client, "edge-1") == [(1, 4)]
     assert client.llen(names.reports("p:alice")) == 0
+
+
+def test_what_one_report_does_to_the_database_harms_none_that_is_signed_with_it(
+    ingest: Ingest, engine: Engine, client: "redis.Redis"
+) -> None:
+    with engine.begin() as connection:  # as above
+        connection.execute(text("CREATE UNIQUE INDEX one_of_a_kind ON host (registered_at)"))
+    hello = {"facts": factories.facts().model_dump()}
+    factories.push(client, factories.report("edge-2", Kind.HOST_REGISTERED, data=hello))
+    ingest.step()
+    run = names.new_run_id("edge-1")
+    bad = factories.report("edge-1", Kind.HOST_REGISTERED, seq=3, data=hello)
+    accepted, started, _progressed, succeeded = factories.life(run)
+    factories.send_raw(client, "edge-1", factories.signed(accepted, started, bad, succeeded))
+    ingest.step()
+    with db.session(engine, write=False) as session:
+        assert runs.get(session, run).state == "succeeded"
+    (refusal,) = events(engine, "report.refused")
+    assert (refusal.data["reason"], refusal.epoch, refusal.seq) == ("cannot be stored", 1, 3)
+    assert acknowledged(client, "edge-1") == [(1, 4)]
 
 
 def test_registration_and_inventory_reach_the_tables(ingest: Ingest, engine: Engine, client: "redis.Redis") -> None:
@@ -312,7 +442,7 @@ def test_large_data_leave_their_digest_in_the_audit(ingest: Ingest, engine: Engi
 def test_a_long_backlog_does_not_keep_others_waiting(ingest: Ingest, engine: Engine, client: "redis.Redis") -> None:
     for index in range(300):
         first = factories.life(names.new_run_id("edge-1"), first_seq=1 + 4 * index)
-        client.lpush(names.reports("edge-1"), *(each.model_dump_json() for each in first))
+        client.lpush(names.reports("edge-1"), *map(factories.signed, first))
     client.sadd(names.REPORTS_DIRTY, "edge-1")
     assert ingest.step()
     factories.push(client, factories.life(names.new_run_id("edge-2"))[0])
@@ -360,5 +490,5 @@ def test_a_hosts_report_that_cannot_be_stored_is_acknowledged_all_the_same(inges
     """It is on record as refused; the host would keep it for ever else, were it the last of its session."""
     *_, last = factories.life(names.new_run_id("edge-1"))
     with db.session(engine) as session:
-        recorded = recording.refuse(session, "edge-1", last.model_dump_json().encode(), "cannot be stored")
+        recorded = recording.refuse(session, Batch("edge-1", [factories.signed(last).encode()]), "cannot be stored")
     assert recorded.taken_in == {"edge-1": {last.epoch: last.seq}}

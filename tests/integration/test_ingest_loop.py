@@ -9,7 +9,7 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from fleet import audit, db, inventory, logs, names
+from fleet import audit, db, logs, names
 from tests import factories
 from tests.services import database as databases
 from tests.services.broker import Broker
@@ -37,8 +37,8 @@ def lease(client: "redis.Redis") -> SteadyLease:
 @pytest.fixture
 def ingest(engine: Engine, client: "redis.Redis", lease: SteadyLease) -> Iterator[Ingest]:
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1")
-    made = Ingest(engine=engine, client=client, lease=lease)
+        factories.enroll(session, "edge-1")
+    made = Ingest(engine=engine, client=client, lease=lease, voice=factories.voice(engine))
     yield made
     made.stop()
     assert made.stopped.is_set()
@@ -79,7 +79,7 @@ def test_the_loop_takes_in_what_comes_and_stops_at_once(ingest: Ingest, broker: 
 
 
 def test_a_loop_that_never_began_is_stopped(engine: Engine, client: "redis.Redis", lease: SteadyLease) -> None:
-    made = Ingest(engine=engine, client=client, lease=lease)
+    made = Ingest(engine=engine, client=client, lease=lease, voice=factories.voice(engine))
     made.stop()
     assert made.stopped.is_set()
 

@@ -1,14 +1,16 @@
 """Inventory: hosts, labels, containers, and the registry hash."""
 
-import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import Engine
 
-from fleet import db, errors, inventory, names
+from fleet import db, enrollment, errors, inventory, names
+from fleet.dispatch import membership
 from fleet.models import Membership
+from fleet.security.trust import Trust
 from tests import factories
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -17,8 +19,8 @@ AT = datetime(2026, 1, 2, tzinfo=UTC)
 @pytest.fixture
 def enrolled(engine: Engine) -> Engine:
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1", labels={"env": "prod", "tier": "edge"})
-        inventory.enroll_host(session, "edge-2", labels={"env": "prod"})
+        factories.enroll(session, "edge-1", labels={"env": "prod", "tier": "edge"})
+        factories.enroll(session, "edge-2", labels={"env": "prod"})
     return engine
 
 
@@ -64,12 +66,14 @@ def test_a_second_enrollment_keeps_labels_and_a_revoked_name_inherits_nothing(en
     with db.session(enrolled) as session:
         inventory.register(session, "edge-1", facts=factories.facts(), at=AT)
         inventory.sync_containers(session, "edge-1", [factories.container("web")], at=AT)
-        again = inventory.enroll_host(session, "edge-1", labels={"tier": "core"})
+        again = factories.enroll(session, "edge-1", labels={"tier": "core"})
         assert again.labels == {"env": "prod", "tier": "core"}
         assert again.facts["kernel"] == "6.1.0"
         again.membership = Membership.REVOKED.value
-        assert inventory.accepted(session, ["edge-1", "edge-2", "edge-3"]) == {"edge-2"}
-        anew = inventory.enroll_host(session, "edge-1", labels={"env": "test"})
+        assert inventory.accepted(session, ["edge-1", "edge-2", "edge-3"]) == {
+            "edge-2": (factories.key("edge-2").public,)
+        }
+        anew = factories.enroll(session, "edge-1", labels={"env": "test"})
         assert (anew.labels, anew.facts, anew.registered_at) == ({"env": "test"}, {}, None)
         assert inventory.containers(session, host="edge-1") == []
 
@@ -129,14 +133,55 @@ def test_the_registry_hash_holds_the_members_and_nobody_else(enrolled: Engine, c
     client.hset(names.HOSTS, "ghost", "{}")
     with db.session(enrolled) as session:
         inventory.publish_hosts(session, client)
-        assert {host: json.loads(each) for host, each in client.hgetall(names.HOSTS).items()} == {
-            "edge-1": {"labels": {"env": "prod", "tier": "edge"}, "membership": "accepted", "availability": "active"},
-            "edge-2": {"labels": {"env": "prod"}, "membership": "accepted", "availability": "active"},
+        assert published(client) == {
+            "edge-1": ({"env": "prod", "tier": "edge"}, "active"),
+            "edge-2": ({"env": "prod"}, "active"),
         }
-        inventory.host(session, "edge-1").membership = Membership.REVOKED.value
-        inventory.set_labels(session, "edge-2", {"env": "test"})
+        inventory.revoke_host(session, inventory.host(session, "edge-1"))
+        changed = inventory.set_labels(session, "edge-2", {"env": "test"})
+        assert changed.credential is None, "the fleet is yet to say so"
+        enrollment.identify(changed, factories.ring())
         inventory.publish_hosts(session, client, "edge-1")
         inventory.publish_hosts(session, client, "edge-2")
-        assert {host: json.loads(each)["labels"] for host, each in client.hgetall(names.HOSTS).items()} == {
-            "edge-2": {"env": "test"}
-        }
+        assert published(client) == {"edge-2": ({"env": "test"}, "active")}
+
+
+def published(client: "redis.Redis") -> dict[str, tuple[dict[str, str], str]]:
+    """Return labels and availability of the hosts in the registry, by the fleet's word about them."""
+    entries: Any = client.hgetall(names.HOSTS)
+    trusted = Trust.in_keys([factories.key("fleet").public])
+    members = {host: membership.read(host, entry, trust=trusted) for host, entry in entries.items()}
+    return {host: (dict(member.labels), member.availability) for host, member in members.items()}
+
+
+def test_a_host_whose_credential_is_yet_to_be_issued_is_not_in_the_registry(
+    engine: Engine, client: "redis.Redis"
+) -> None:
+    with db.session(engine) as session:
+        inventory.enroll_host(session, "edge-1", key=factories.key("edge-1").public)
+        inventory.publish_hosts(session, client)
+        assert published(client) == {}
+
+
+def test_a_key_that_is_offered_counts_beside_the_former_until_it_is_taken(enrolled: Engine) -> None:
+    first, second = factories.key("edge-1").public, factories.key("the next").public
+    with db.session(enrolled) as session:
+        host = inventory.host(session, "edge-1")
+        host.broker_hashes = ["a" * 64]
+        assert not inventory.settle_key(session, "edge-1", key=first), "nothing was offered"
+        for _ in range(2):  # the report may come twice
+            inventory.offer_key(session, "edge-1", key=second, broker_hash="b" * 64)
+        assert (host.keys, host.broker_hashes) == ([first, second], ["a" * 64, "b" * 64])
+        assert host.credential is None
+        assert not inventory.settle_key(session, "edge-1", key=first)
+        assert inventory.settle_key(session, "edge-1", key=second)
+        assert (host.keys, host.broker_hashes) == ([second], ["b" * 64])
+        assert not inventory.settle_key(session, "edge-1", key=second)
+
+
+def test_of_a_host_that_is_put_out_nothing_counts(enrolled: Engine) -> None:
+    with db.session(enrolled) as session:
+        host = inventory.host(session, "edge-1")
+        inventory.revoke_host(session, host)
+        assert (host.keys, host.broker_hashes, host.credential) == ([], [], None)
+        assert inventory.accepted(session, ["edge-1"]) == {}

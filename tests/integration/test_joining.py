@@ -1,6 +1,7 @@
 """A host joins over the broker: the enrollment desk on one side, `join` on the other, on both brokers."""
 
 import json
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,15 +13,27 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from fleet import audit, db, enrollment, errors, inventory, joining, names, tokens
+from fleet import address, audit, db, enrollment, errors, inventory, joining, members, names, tokens
+from fleet.broker import login
 from fleet.broker.connection import connect
-from fleet.contracts.enrollment import EnrollmentRequest
+from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest, SealedRequest, SignedAnswer, SignedRequest
+from fleet.dispatch import membership
+from fleet.models import EnrollmentToken
+from fleet.security import sealing
+from fleet.security.keys import KeyPair, Purpose, fingerprint
+from fleet.security.sealing import Opener
+from fleet.security.trust import Trust
+from tests import factories
 from tests.services.broker import Broker
-from tests.services.ports import free_port
 from tests.services.waiting import until
 from workers.control.enrollment import EnrollmentDesk
+from workers.control.enrollment import _opened as opened
 
 SOON = timedelta(seconds=1)
+RING = factories.ring()
+OPENER = RING.opener(RING.newest.public).public
+#: The key of whoever asks.
+MACHINE = factories.key("a machine")
 
 
 @pytest.fixture
@@ -35,33 +48,64 @@ def caller(server: Broker) -> Iterator["redis.Redis"]:
 
 
 @pytest.fixture
+def engine(engine: Engine) -> Engine:
+    with db.session(engine) as session:
+        factories.found(session)
+    return engine
+
+
+@pytest.fixture
 def desk(engine: Engine, server: Broker) -> Iterator[EnrollmentDesk]:
     """A desk that is not at work yet."""
-    with connect(server.url, name="desk") as client:
-        made = EnrollmentDesk(engine=engine, client=client)
+    with connect(server.address, name="desk") as client:
+        made = EnrollmentDesk(engine=engine, client=client, keyrings=factories.HeldKeyrings())
         yield made
         made.stop()
         assert made.stopped.is_set()
 
 
 def create(engine: Engine, server: Broker, **more: Any) -> str:
-    with db.session(engine) as session:
-        return enrollment.create_token(session, **{"broker_url": server.url, "created_by": "alice", **more})
+    """Return a token that the broker knows."""
+    wishes = {"ring": RING, "broker_url": server.url, "created_by": "alice", **more}
+    with server.connect() as client, db.session(engine) as session:
+        token = enrollment.create_token(session, **wishes)
+        members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
+        members.publish(session, client, RING)
+        return token
 
 
-def request(token: str, **more: Any) -> bytes:
+def unknown(url: str) -> str:
+    """Return a token that nobody made."""
+    return tokens.new(broker_url=url, fleet=fingerprint(RING.newest.public)).text()
+
+
+def asked(token: str, **more: Any) -> dict[str, Any]:
+    """Return what a host asks, as JSON."""
     parsed = tokens.parse(token)
-    values = {
-        "v": 1,
+    return {
+        "v": 2,
         "request_id": str(uuid.uuid4()),
         "token_id": parsed.id,
         "secret": parsed.secret,
         "host": "edge-7",
         "version": "0.1.0",
         "not_after": 4e9,
+        "key": MACHINE.public,
+        "answer_to": Opener.generate().public,
+        "broker_hash": "ab" * 32,
         **more,
     }
-    return json.dumps(values).encode()
+
+
+def request(token: str, **more: Any) -> bytes:
+    return sealed(json.dumps(asked(token, **more)))
+
+
+def sealed(text: str, *, by: KeyPair = MACHINE, to: str = RING.newest.public, for_: str = OPENER) -> bytes:
+    """Return a request as it lies in the broker: signed, and sealed to the fleet."""
+    signed = SignedRequest(text=text, signature=by.sign(Purpose.ENROLLMENT, text.encode()))
+    item = SealedRequest(to=to, sealed=sealing.seal(signed.model_dump_json().encode(), for_))
+    return item.model_dump_json().encode()
 
 
 def uses_left(engine: Engine) -> int:
@@ -84,12 +128,19 @@ def test_a_host_gets_its_credential_and_is_in_the_registry_by_then(
         watcher.subscribe(names.WATCH)
         watcher.get_message(timeout=5)
         credential = joining.join(token, host="edge-7", version="0.1.0")
-        assert caller.hgetall(names.HOSTS) == {
-            "edge-7": json.dumps({"labels": {"env": "prod"}, "membership": "accepted", "availability": "active"})
-        }
-        assert credential.host == "edge-7"
-        assert credential.labels == {"env": "prod"}
-        assert credential.broker_url.get_secret_value() == server.url
+        trusted = Trust.in_keys([RING.newest.public])
+        ((host, entry),) = caller.hgetall(names.HOSTS).items()
+        member = membership.read(host, entry, trust=trusted)
+        assert (member.identity.host, member.labels, member.takes_work) == ("edge-7", {"env": "prod"}, True)
+        assert member.identity == trusted.host(credential.credential)
+        assert KeyPair.read(credential.private_key.get_secret_value()).public == member.identity.key
+        assert (credential.host, credential.labels) == ("edge-7", {"env": "prod"})
+        own = address.parse(credential.broker_url.get_secret_value())
+        assert (own.username, login.without(own.url)) == ("h-edge-7", server.url)
+        with connect(own, name="edge-7") as host_client:
+            assert host_client.ping()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                host_client.get(names.presence("edge-8"))
         message = watcher.get_message(timeout=5)
     assert message is not None
     told = json.loads(message["data"])
@@ -115,7 +166,7 @@ def test_the_brokers_address_can_be_another_than_the_tokens(
     desk.start()
     token = create(engine, server, broker_url="redis://127.0.0.1:1/0")
     credential = joining.join(token, host="edge-7", version="0.1.0", broker_url=server.url)
-    assert credential.broker_url.get_secret_value() == server.url
+    assert login.without(credential.broker_url.get_secret_value()) == server.url
 
 
 def test_without_a_control_worker_it_says_so_and_the_request_left_behind_uses_nothing_up(
@@ -154,9 +205,9 @@ def test_an_answer_that_was_lost_with_a_control_worker_is_given_again(
     with ThreadPoolExecutor(1) as pool:
         joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
         item: Any = caller.brpop([names.ENROLL_REQUESTS], timeout=4)
-        asked = EnrollmentRequest.model_validate_json(item[1])
+        put = opened(item[1].encode(), RING)
         with db.session(engine) as session:  # and dies before it answers
-            enrollment.redeem(session, asked, broker_time=asked.not_after - 5)
+            enrollment.redeem(session, put, ring=RING, broker_time=put.not_after - 5)
         desk.start()
         assert joined.result().host == "edge-7"
     assert uses_left(engine) == 0
@@ -167,8 +218,8 @@ def test_twenty_hosts_join_at_once_by_one_token_at_two_desks(
     desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
 ) -> None:
     token = create(engine, server, uses=20)
-    with connect(server.url, name="desk-2") as client:
-        second = EnrollmentDesk(engine=engine, client=client)
+    with connect(server.address, name="desk-2") as client:
+        second = EnrollmentDesk(engine=engine, client=client, keyrings=factories.HeldKeyrings())
         desk.start()
         second.start()
         with ThreadPoolExecutor(20) as pool:
@@ -204,6 +255,13 @@ GARBAGE = [
     b"[" * 4000,
     b"x" * 70_000,
     b"\x80\x04\x95pickle",
+    sealed(""),
+    sealed("[]"),
+    sealed("[" * 5000),
+    sealed(json.dumps({"host": "edge-7"})),
+    sealed("{}", to=factories.key("another fleet").public),
+    sealed("{}", for_=Opener.generate().public),
+    b'{"to": "%s", "sealed": "e30.e30.e30.e30.e30"}' % RING.newest.public.encode(),
 ]
 
 
@@ -235,6 +293,12 @@ ODD = [
     {"host": "a\x00b"},
     {"host": "control"},
     {"host": "Ｈ1"},
+    {"key": factories.key("another machine").public},
+    {"key": "x" * 42},
+    {"answer_to": "x" * 44},
+    {"answer_to": "A" * 43},  # whatever is sealed to it, everybody can open
+    {"broker_hash": "ab" * 31 + "AB"},
+    {"broker_hash": "nopass +@all"},
 ]
 
 
@@ -256,13 +320,12 @@ def test_a_reply_key_that_somebody_has_spoiled_harms_that_request_alone(
     desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis", caplog: pytest.LogCaptureFixture
 ) -> None:
     desk.start()
-    spoiled = request(create(engine, server), host="edge-6")
-    asked = json.loads(spoiled)
-    caller.set(names.enroll_reply(asked["token_id"], asked["request_id"]), "x")
-    caller.lpush(names.ENROLL_REQUESTS, spoiled)
+    spoiled = asked(create(engine, server), host="edge-6")
+    caller.set(names.enroll_reply(spoiled["token_id"], spoiled["request_id"]), "x")
+    caller.lpush(names.ENROLL_REQUESTS, sealed(json.dumps(spoiled)))
     assert joining.join(create(engine, server), host="edge-7", version="0.1.0").host == "edge-7"
     assert "s3cret" not in caplog.text
-    assert asked["secret"] not in caplog.text
+    assert spoiled["secret"] not in caplog.text
 
 
 def test_a_fault_of_the_database_pauses_the_desk_and_no_more(
@@ -285,15 +348,15 @@ def test_a_fault_of_the_database_pauses_the_desk_and_no_more(
 def test_an_answer_nobody_fetches_is_gone_after_a_minute(
     desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
 ) -> None:
-    asked = request(create(engine, server))
-    answer = desk.serve(asked)
+    put = asked(create(engine, server))
+    answer = desk.serve(sealed(json.dumps(put)))
     assert answer is not None
-    key = names.enroll_reply(json.loads(asked)["token_id"], answer.request_id)
+    key = names.enroll_reply(put["token_id"], answer.request_id)
     assert 50 < caller.ttl(key) <= 60
 
 
 def test_the_desk_starts_once_and_stops_at_once_also_before_the_start(desk: EnrollmentDesk, engine: Engine) -> None:
-    never = EnrollmentDesk(engine=engine, client=desk._client)
+    never = EnrollmentDesk(engine=engine, client=desk._client, keyrings=factories.HeldKeyrings())
     never.stop()
     never.stop()
     assert never.stopped.is_set()
@@ -306,31 +369,77 @@ def test_the_desk_starts_once_and_stops_at_once_also_before_the_start(desk: Enro
     assert "enrollment" not in [thread.name for thread in threading.enumerate()]
 
 
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_a_broker_that_is_not_there_is_one_error_without_the_password() -> None:
-    token = tokens.new(broker_url=f"redis://:s3cret@127.0.0.1:{free_port()}/0").text()
+    token = unknown(f"redis://:s3cret@127.0.0.1:{closed_port()}/0")
     with pytest.raises(errors.BrokerUnavailable, match="cannot be reached") as caught:
         joining.join(token, host="edge-7", version="0.1.0")
     assert "s3cret" not in str(caught.value)
+    assert tokens.parse(token).broker_password() not in str(caught.value)
 
 
-def test_a_broker_that_wants_another_password_is_one_error(server: Broker, caller: "redis.Redis") -> None:
-    caller.config_set("requirepass", "right")
-    try:
-        for url in (server.url, server.url.replace("redis://", "redis://:wrong@")):
-            with pytest.raises(errors.BrokerRefused, match="password") as caught:
-                joining.join(tokens.new(broker_url=url).text(), host="edge-7", version="0.1.0")
-            assert "wrong@" not in str(caught.value)
-    finally:
-        caller.config_set("requirepass", "")
+def test_a_token_that_the_broker_does_not_know_is_one_error(server: Broker) -> None:
+    """It may be used up or expired, and its user gone with it."""
+    token = unknown(server.url)
+    with pytest.raises(errors.EnrollmentRefused) as caught:
+        joining.join(token, host="edge-7", version="0.1.0")
+    said = str(caught.value)
+    assert said.startswith(
+        f"the broker at {server.url} does not take this token: it may be used up, expired or revoked"
+    )
+    assert said.endswith("`fleet token create` makes a new one")
+    assert tokens.parse(token).broker_password() not in said
+
+
+def test_nothing_is_said_to_another_control_plane_than_the_one_that_made_the_token(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server)
+    for impostor in (factories.statement("another fleet"), "", "{}", "\x00", factories.statement()[:-2]):
+        caller.set(names.TRUST, impostor)
+        with pytest.raises(errors.EnrollmentRefused, match="is not the one that made this token; nothing was said"):
+            joining.join(token, host="edge-7", version="0.1.0")
+    caller.delete(names.TRUST)
+    with pytest.raises(errors.EnrollmentRefused, match="nothing was said"):
+        joining.join(token, host="edge-7", version="0.1.0")
+    assert caller.llen(names.ENROLL_REQUESTS) == 0
+
+
+def test_an_answer_that_the_fleet_did_not_give_is_not_taken(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    token = create(engine, server)
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        item: Any = until(lambda: caller.lindex(names.ENROLL_REQUESTS, 0), "the request is put")
+        put = opened(item.encode(), RING)
+        refusal = EnrollmentAnswer(request_id=put.request_id, outcome="refused", reason="because", host="edge-7")
+        text = refusal.model_dump_json()
+        signed = SignedAnswer(text=text, signature=MACHINE.sign(Purpose.ENROLLMENT, text.encode()))
+        reply = names.enroll_reply(put.token_id, put.request_id)
+        for forged in (
+            "x",
+            text,
+            signed.model_dump_json(),
+            sealing.seal(signed.model_dump_json().encode(), put.answer_to),
+        ):
+            caller.lpush(reply, forged)
+        desk.start()
+        assert joined.result().host == "edge-7"
 
 
 @pytest.mark.parametrize("host", ["../x", "a/b", "*", "Ｈ1", "x" * 300, "control"])
 def test_a_name_that_is_no_host_id_never_reaches_the_broker(host: str) -> None:
-    token = tokens.new(broker_url=f"redis://127.0.0.1:{free_port()}/0").text()
+    token = unknown(f"redis://127.0.0.1:{closed_port()}/0")
     with pytest.raises(errors.InvalidValue):
         joining.join(token, host=host, version="0.1.0")
 
 
 def test_the_secret_is_masked_wherever_a_request_is_shown(engine: Engine, server: Broker) -> None:
     token = create(engine, server)
-    assert tokens.parse(token).secret not in repr(EnrollmentRequest.model_validate_json(request(token)))
+    assert tokens.parse(token).secret not in repr(EnrollmentRequest.model_validate(asked(token)))

@@ -49,7 +49,7 @@ def test_of_many_at_once_one_gets_it(any_broker: Broker) -> None:
     begin = threading.Barrier(10)
 
     def contend(_: int) -> bool:
-        with connect(any_broker.url, name="contender") as client:
+        with connect(any_broker.address, name="contender") as client:
             lease = Lease(client, key=KEY)
             begin.wait()
             return lease.attempt()
@@ -100,7 +100,7 @@ def test_one_whose_key_was_lost_takes_it_again(caller: "redis.Redis") -> None:
 
 
 def test_while_the_broker_is_away_it_is_believed_in_until_its_own_deadline(broker: Broker) -> None:
-    with connect(broker.url, name="holder") as client:
+    with connect(broker.address, name="holder") as client:
         lease = Lease(client, key=KEY, ttl=SHORT)
         assert lease.attempt()
         broker.stop(kill=True)
@@ -115,9 +115,10 @@ FROZEN = """
 import sys
 from datetime import timedelta
 from beat.lease import Lease
+from fleet import address
 from fleet.broker.connection import connect
 
-lease = Lease(connect(sys.argv[1], name="frozen"), key=sys.argv[2], ttl=timedelta(seconds=2.5))
+lease = Lease(connect(address.parse(sys.argv[1]), name="frozen"), key=sys.argv[2], ttl=timedelta(seconds=2.5))
 print(lease.attempt(), lease.held(), flush=True)
 sys.stdin.readline()  # frozen here
 print(lease.held(), lease.attempt(), lease.held(), flush=True)

@@ -64,7 +64,7 @@ def test_hosts_runs_and_queues_are_told(port: int, engine: Engine, client: "redi
     run = names.new_run_id("edge-1")
     with db.session(engine) as session:
         for host in ("edge-1", "edge-2", "edge-3"):
-            inventory.enroll_host(session, host)
+            factories.enroll(session, host)
         inventory.host(session, "edge-2").last_seen_at = clock.from_unix(time.time() - 60)
         runs.apply_many(session, [factories.queued(run), factories.queued(names.new_run_id("edge-2"))])
         runs.apply_many(session, factories.life(run)[:2])
@@ -95,7 +95,7 @@ def test_a_fleet_without_hosts_is_told_as_well(port: int) -> None:
 
 def test_what_cannot_be_seen_is_not_guessed(port: int, broker: Broker, engine: Engine) -> None:
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1")
+        factories.enroll(session, "edge-1")
     broker.stop()
     assert scrape(port) == {("fleet_observed", ""): 0}
     broker.start()

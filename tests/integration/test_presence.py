@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from fleet import clock, db, inventory, names, presence
 from fleet.contracts.presence import Heartbeat, Presence
 from fleet.models import Host, Membership
+from tests import factories
 from tests.services.broker import Broker
 from workers.control.presence import PresenceSweep
 
@@ -130,7 +131,7 @@ def test_without_a_key_the_time_of_silence_counts(
 def sweep(engine: Engine, client: "redis.Redis") -> PresenceSweep:
     with db.session(engine) as session:
         for host in ("edge-1", "edge-2", "gone"):
-            inventory.enroll_host(session, host)
+            factories.enroll(session, host)
         inventory.host(session, "gone").membership = Membership.REVOKED.value
     return PresenceSweep(engine=engine, client=client)
 

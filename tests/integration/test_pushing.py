@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,41 +13,78 @@ import redis
 from celery import group
 from celery.exceptions import TimeoutError as CeleryTimeout
 
-from fleet import Fleet, errors, names, tasks
+from fleet import Fleet, credentials, errors, names, tasks
 from fleet.broker import results
 from fleet.client import Outcome
-from fleet.contracts.control import READER, CancelRun
+from fleet.contracts.control import READER, CancelRun, ControlMessage
 from fleet.contracts.reports import Kind, Queued, Report
 from fleet.dispatch import MOST_WAITING
+from fleet.keyring import Keyring
+from fleet.security import signing
+from fleet.security.identity import Level
+from fleet.security.trust import Trust
 from fleet.settings import Settings
+from tests import factories
 from tests.services.broker import Broker
+
+FLEET = Trust.in_keys([factories.key("fleet").public])
 
 
 def enroll(client: "redis.Redis", *hosts: str, connected: bool = True, **record: Any) -> None:
     for host in hosts:
-        client.hset(names.HOSTS, host, json.dumps({"labels": {}, **record}))
+        client.hset(names.HOSTS, host, factories.entry(host, **record))
         if connected:
             client.set(names.presence(host), "{}")
 
 
 @pytest.fixture
-def fleet(broker: Broker, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+def settings(broker: Broker, tmp_path: Path) -> Settings:
+    """Alice's settings, with her file in its place."""
+    found = Settings(broker_url=broker.url, principal="alice", state_dir=tmp_path)
+    held = factories.principal_credential("alice", broker_url=broker.url)
+    credentials.save_principal(found.principal_path("alice"), held)
+    return found
+
+
+@pytest.fixture
+def fleet(settings: Settings, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """A fleet of edge-1 and edge-2, connected, without workers; `fleet.tasks` pushes to it, too."""
     enroll(client, "edge-1", "edge-2")
-    with Fleet(Settings(broker_url=broker.url, principal="alice")) as opened:
+    with Fleet(settings) as opened:
         monkeypatch.setattr(tasks, "_fleet", lambda: opened)
         yield opened
 
 
 def messages(client: "redis.Redis", host: str) -> list[dict[str, Any]]:
-    """Return the messages in the host's queue, oldest first."""
-    return [json.loads(item) for item in reversed(client.lrange(names.queue(host), 0, -1))]
+    """Return the messages in the host's queue, oldest first, having made sure that alice signed them for that host."""
+    found = [json.loads(item) for item in reversed(client.lrange(names.queue(host), 0, -1))]
+    for message in found:
+        form = (message["content-type"], message["content-encoding"])
+        who = signing.check_message(message["headers"], message["body"], form=form, trust=FLEET)
+        assert who.name == message["headers"]["fleet"]["submitted_by"] == "alice"
+        assert message["headers"]["fleet"]["host_key"] == factories.key(host).public
+    return found
 
 
 def reports(client: "redis.Redis") -> list[Report]:
     """Return alice's reports, oldest first."""
-    found = client.lrange(names.reports("p:alice"), 0, -1)
-    return [Report.model_validate_json(item) for item in reversed(found)]
+    return [report for item in reversed(client.lrange(names.reports("p:alice"), 0, -1)) for report in told(item)]
+
+
+def told(item: str) -> list[Report]:
+    """Return the reports in an item of alice's list, which she has signed."""
+    texts = signing.check_reports(item.encode(), "p:alice", [factories.key("p:alice").public])
+    return [Report.model_validate_json(text) for text in texts]
+
+
+def heard(client: "redis.Redis", host: str) -> ControlMessage:
+    """Return the newest of what a host is told, which alice has signed for it."""
+    item = client.lindex(names.control(host), 0)
+    assert isinstance(item, str)
+    text, who = signing.check_control(item, [factories.key(host).public], trust=FLEET)
+    assert who is not None
+    assert who.name == "alice"
+    return READER.validate_json(text)
 
 
 def broker_now(client: "redis.Redis") -> float:
@@ -169,8 +207,8 @@ def test_a_cancel_tells_the_host_and_the_control_plane_also_while_the_host_is_aw
     result = tasks.ping_host.on("edge-1").delay()
     client.delete(names.presence("edge-1"))
     result.cancel("no longer needed")
-    [item] = client.lrange(names.control("edge-1"), 0, -1)
-    assert READER.validate_json(item) == CancelRun(run=result.id, by="alice", reason="no longer needed")
+    assert client.llen(names.control("edge-1")) == 1
+    assert heard(client, "edge-1") == CancelRun(run=result.id, by="alice", reason="no longer needed")
     asked = reports(client)[-1]
     assert (asked.kind, asked.run, asked.data) == (
         Kind.RUN_CANCEL_REQUESTED,
@@ -184,8 +222,8 @@ def test_a_cancel_tells_the_host_and_the_control_plane_also_while_the_host_is_aw
 def test_a_batch_is_cancelled_host_by_host(fleet: Fleet, client: "redis.Redis") -> None:
     batch = fleet.push("fleet.host.ping", all_hosts=True)
     batch.cancel()
-    told = [READER.validate_json(client.lindex(names.control(host), 0)) for host in ("edge-1", "edge-2")]
-    assert [message.run for message in told if isinstance(message, CancelRun)] == list(batch.run_ids)
+    words = [heard(client, host) for host in ("edge-1", "edge-2")]
+    assert [word.run for word in words if isinstance(word, CancelRun)] == list(batch.run_ids)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +263,8 @@ def test_what_was_cancelled_or_is_unknown_is_told_to_whoever_waits(
     batch = fleet.push("fleet.host.ping", on="edge-1")
     [run_id] = batch.run_ids
     meta = results.failure_meta(run_id, state=state, kind=state, message="so it is", date_done="2030-01-01T00:00:00")
-    client.set(names.result(run_id), json.dumps(meta))
+    credential = factories.ring().issue(factories.identity("edge-1"))
+    client.set(names.result(run_id), signing.sign_result(meta, factories.key("edge-1"), credential))
     [outcome] = batch.wait(timeout=5)
     assert isinstance(outcome, Outcome)
     assert outcome.state == state
@@ -253,7 +292,7 @@ def test_pushes_of_several_threads_know_their_own_reports(fleet: Fleet, client: 
     def push(_: int) -> bool:
         start.wait()
         return all(
-            json.loads(result.report)["run"] == result.id
+            [report.run for report in told(result.report)] == [result.id]
             for result in (tasks.ping_host.on("edge-1").delay() for _ in range(20))
         )
 
@@ -261,17 +300,109 @@ def test_pushes_of_several_threads_know_their_own_reports(fleet: Fleet, client: 
         assert all(pool.map(push, range(4)))
 
 
-def test_threads_that_push_first_share_one_dispatcher(broker: Broker) -> None:
+def test_threads_that_push_first_share_one_dispatcher(settings: Settings) -> None:
     start = threading.Barrier(8)
 
     def look(fleet: Fleet) -> object:
         start.wait()
         return fleet.dispatcher
 
-    with Fleet(Settings(broker_url=broker.url, principal="alice")) as fleet, ThreadPoolExecutor(8) as pool:
+    with Fleet(settings) as fleet, ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(look, [fleet] * 8))) == 1
 
 
 def test_nobody_there_is_celerys_own_time_out(fleet: Fleet) -> None:
     with pytest.raises(CeleryTimeout):
         tasks.ping_host.on("edge-1").delay().get(timeout=0.1)
+
+
+def test_an_entry_that_the_fleet_has_not_signed_is_no_host(fleet: Fleet, client: "redis.Redis") -> None:
+    """Who can write to the registry could have messages signed for a key of their own, and labels that they like."""
+    theirs = Keyring([factories.key("mallory")]).issue(factories.identity("edge-2"))
+    for entry in (
+        json.dumps({"credential": theirs, "availability": "active"}),
+        json.dumps({"labels": {}, "availability": "active"}),
+        factories.entry("edge-1"),
+        "[]",
+        "x",
+    ):
+        client.hset(names.HOSTS, "edge-2", entry)
+        with pytest.raises(errors.NotTrusted):
+            tasks.ping_host.on("edge-2").delay()
+        assert [target.host for target in fleet.targets(all_hosts=True)] == ["edge-1"], "a sweep leaves it out"
+    assert client.llen(names.queue("edge-2")) == 0
+    assert reports(client) == []
+
+
+def test_where_no_entry_can_be_believed_that_is_said_and_not_that_there_are_no_hosts(
+    fleet: Fleet, client: "redis.Redis"
+) -> None:
+    for host in ("edge-1", "edge-2"):
+        client.hset(names.HOSTS, host, "{}")
+    with pytest.raises(errors.NotTrusted, match="of 2 hosts in the registry none is vouched for"):
+        fleet.targets(all_hosts=True)
+
+
+def granted(client: "redis.Redis", *, version: int = 1, least: int = 1, **more: Any) -> None:
+    """Have the broker say what alice may do by her newest credential."""
+    client.set(names.TRUST, factories.statement(version=version, alice=least))
+    client.hset(names.PRINCIPALS, "alice", factories.ring().issue(factories.principal("alice", **more)))
+
+
+def test_what_a_principal_may_not_push_is_refused_where_it_is_pushed(fleet: Fleet, client: "redis.Redis") -> None:
+    client.hset(names.HOSTS, "edge-2", factories.entry("edge-2", labels={"env": "test"}))
+    granted(client, serial=2, level=Level.STUDENT, selectors={"env": "test"})
+    assert tasks.ping_host.on("edge-2").delay().id
+    with pytest.raises(
+        errors.NotPermitted, match=r"may push to hosts with env=test only, and 'edge-1' is none of them"
+    ):
+        tasks.ping_host.on("edge-1").delay()
+    with pytest.raises(errors.NotPermitted, match=r"'alice' is student, and fleet\.containers\.restart changes"):
+        tasks.restart_container.on("edge-2").delay(container="web")
+    with pytest.raises(errors.NotPermitted):
+        fleet.cancel(names.new_run_id("edge-1"))
+    assert len(reports(client)) == 1
+    assert messages(client, "edge-1") == []
+    assert client.keys("fleet:h:*:ctl") == []
+
+
+@pytest.mark.parametrize(
+    ("grant", "said"),
+    [
+        ({"version": 2, "least": 2}, "the credential of principal 'alice' was revoked"),
+        ({"serial": 2, "expires_at": 1_700_000_000.0}, "the credential of principal 'alice' has expired"),
+    ],
+)
+def test_with_a_credential_that_counts_no_more_nothing_is_sent(
+    fleet: Fleet, client: "redis.Redis", grant: dict[str, Any], said: str
+) -> None:
+    granted(client, **grant)
+    for send in (tasks.ping_host.on("edge-1").delay, lambda: fleet.cancel(names.new_run_id("edge-1"))):
+        with pytest.raises(errors.CredentialUnusable, match=said) as caught:
+            send()
+        assert "`fleet principal rotate alice` makes a new file" in str(caught.value)
+    assert messages(client, "edge-1") == reports(client) == []
+
+
+def test_what_the_fleet_has_said_since_is_kept_in_the_principals_file(
+    fleet: Fleet, settings: Settings, client: "redis.Redis"
+) -> None:
+    """The key that it announces now may be the only one later."""
+    client.set(names.TRUST, factories.statement("fleet", "the next", version=2))
+    tasks.ping_host.on("edge-1").delay()
+    client.set(names.TRUST, factories.statement("the next", version=3))
+    next_ring = Keyring([factories.key("the next")])
+    entry = {"credential": next_ring.issue(factories.identity("edge-1")), "availability": "active"}
+    client.hset(names.HOSTS, "edge-1", json.dumps(entry))
+    with Fleet(settings) as later:
+        assert [target.host for target in later.targets(on="edge-1")] == ["edge-1"]
+
+
+def test_what_nobody_of_the_fleet_has_said_is_not_learned(fleet: Fleet, client: "redis.Redis") -> None:
+    client.set(names.TRUST, factories.statement("mallory", version=9, alice=9))
+    theirs = Keyring([factories.key("mallory")]).issue(factories.principal("alice", serial=9, level=Level.STUDENT))
+    client.hset(names.PRINCIPALS, "alice", theirs)
+    tasks.ping_host.on("edge-1").delay()
+    client.hset(names.PRINCIPALS, "alice", factories.ring().issue(factories.principal("bob")))
+    tasks.ping_host.on("edge-2").delay()
+    assert len(messages(client, "edge-1")) == len(messages(client, "edge-2")) == 1

@@ -55,12 +55,19 @@ def lease(client: "redis.Redis") -> factories.HeldLease:
 @pytest.fixture
 def rescue(engine: Engine, client: "redis.Redis", lease: factories.HeldLease, watch: Watch) -> Rescue:
     with db.session(engine) as session:
-        inventory.enroll_host(session, "edge-1")
+        factories.enroll(session, "edge-1")
     return another(engine, client, lease, watch)
 
 
 def another(engine: Engine, client: "redis.Redis", lease: factories.HeldLease, watch: Watch) -> Rescue:
-    return Rescue(engine=engine, client=client, lease=lease, silence=Silence(elapsed=watch), rest=0)
+    return Rescue(
+        engine=engine,
+        client=client,
+        lease=lease,
+        voice=factories.voice(engine),
+        silence=Silence(elapsed=watch),
+        rest=0,
+    )
 
 
 def pushed(engine: Engine, *reports: Any, **more: Any) -> str:
@@ -424,7 +431,13 @@ def test_a_long_backlog_is_looked_at_over_several_turns(
     late = [pushed(engine, not_after=time.time() - 60) for _ in range(450)]
     client.lpush(names.queue("edge-1"), *map(message, late))
     hurried = Rescue(
-        engine=engine, client=client, lease=lease, silence=Silence(elapsed=watch), budget_seconds=0, rest=0
+        engine=engine,
+        client=client,
+        lease=lease,
+        voice=factories.voice(engine),
+        silence=Silence(elapsed=watch),
+        budget_seconds=0,
+        rest=0,
     )
     left = []
     for _ in range(3):

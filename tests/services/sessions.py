@@ -21,6 +21,8 @@ from workers.host.pruning import Pruning
 from workers.host.store import Store
 
 HOST = "h1"
+#: The journal keeps it with the message, and never looks at it.
+HOST_KEY = "k" * 43
 TASK = "fleet.host.ping"
 
 
@@ -80,7 +82,9 @@ class Session:
         **wishes: Any,
     ) -> Accepted:
         retry = Retry(max_retries=max_retries)
-        envelope = Envelope(host=HOST, submitted_by="ann", submitted_at=self.time.at, retry=retry, **wishes)
+        envelope = Envelope(
+            host=HOST, host_key=HOST_KEY, submitted_by="ann", submitted_at=self.time.at, retry=retry, **wishes
+        )
         message = item(run_id, arguments)
         return self.journal.accept(run_id, task=task, envelope=envelope, item=message, begin=begin)
 

@@ -1,5 +1,7 @@
 """A fleet for tests: control worker and host workers as processes of their own, on a real broker and database."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -8,16 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import Engine
+from sqlmodel import Session
 
-from fleet import audit, credentials, db, enrollment, joining, names
+from fleet import audit, credentials, db, enrollment, joining, keyring, members, names, principals, tokens
 from fleet import settings as fleet_settings
 from fleet.client import Fleet
 from fleet.contracts.presence import Heartbeat
-from fleet.models import AuditEvent, Run
+from fleet.keyring import Keyring
+from fleet.models import AuditEvent, EnrollmentToken, Run
+from fleet.security import signing
+from fleet.security.identity import Level
+from fleet.security.keys import KeyPair
 from fleet.settings import Settings
 from tests.services.broker import Broker, serve
 from tests.services.waiting import until
@@ -54,6 +62,11 @@ class System:
     #: folders of packages that are installed on every host, beside Fleet
     packages: list[Path] = field(default_factory=list)
     _fleet: Fleet | None = None
+    _redis: "redis.Redis | None" = None
+    _genuine: str | None = None
+
+    def __post_init__(self) -> None:
+        self.introduce("alice")
 
     def environment(self, **more: str) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "DOCKER_"))}
@@ -62,6 +75,7 @@ class System:
             "PYTHONPATH": os.pathsep.join([*(str(path) for path in self.packages), str(ROOT)]),
             "FLEET_STATE_DIR": str(self.directory),
             "FLEET_BROKER_URL": self.broker.url,
+            **({"FLEET_BROKER_CA": str(self.broker.ca)} if self.broker.ca else {}),
             "FLEET_DATABASE_URL": self.database_url,
             "FLEET_DOCKER_URL": NO_DOCKER,
             "FLEET_PRINCIPAL": "alice",
@@ -85,11 +99,11 @@ class System:
         self.parts.append(part)
         return part
 
-    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run `fleet …` to its end, as somebody who has the control plane's settings."""
+    def command(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run `fleet …` to its end, as somebody who has the control plane's settings, or others."""
         return subprocess.run(
             [sys.executable, "-m", "fleet", *words],
-            env=self.environment(),
+            env=self.environment(**environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -105,12 +119,49 @@ class System:
 
     def enroll(self, host: str, *, labels: Mapping[str, str] | None = None) -> None:
         """Let a host in by a token, over the broker."""
-        with db.session(self.engine) as session:
-            token = enrollment.create_token(
-                session, broker_url=self.broker.url, created_by="alice", host_id=host, labels=labels
-            )
+        token = self.token(host_id=host, labels=labels)
         credential = joining.join(token, host=host, version="test")
         credentials.save(self.settings.credential_path(host), credential)
+
+    @contextlib.contextmanager
+    def control_plane(self) -> Iterator[tuple[Session, "redis.Redis", Keyring]]:
+        """Give what the control plane works with, for one transaction."""
+        with self.broker.connect() as client, db.session(self.engine) as session:
+            yield session, client, keyring.obtain(session, self.settings.signing_keys_path)
+
+    def token(self, **wishes: Any) -> str:
+        """Make an enrollment token that the broker knows."""
+        with self.control_plane() as (session, client, ring):
+            token = enrollment.create_token(
+                session,
+                ring=ring,
+                broker_url=self.broker.url,
+                broker_ca=self.broker.address.ca,
+                created_by="alice",
+                **wishes,
+            )
+            members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
+            members.publish(session, client, ring)
+            return token
+
+    def introduce(self, name: str, level: Level = Level.AUTONOMOUS, **wishes: Any) -> Path:
+        """Make a principal, and return its file, which lies where everybody of this system looks for it."""
+        with self.control_plane() as (session, client, ring):
+            made = principals.create(
+                session,
+                ring=ring,
+                name=name,
+                level=level,
+                by="alice",
+                broker_url=self.broker.url,
+                broker_ca=self.broker.address.ca,
+                **wishes,
+            )
+            members.admit_principal(client, principals.get(session, name))
+            members.publish(session, client, ring)
+        path = self.settings.principal_path(name)
+        credentials.save_principal(path, made)
+        return path
 
     def start_worker(self, host: str, **environment: str) -> Part:
         """Start the worker of an enrolled host and wait for its first heartbeat."""
@@ -133,7 +184,11 @@ class System:
     @property
     def settings(self) -> Settings:
         return fleet_settings.load(
-            state_dir=self.directory, broker_url=self.broker.url, database_url=self.database_url, principal="alice"
+            state_dir=self.directory,
+            broker_url=self.broker.url,
+            broker_ca=self.broker.ca,
+            database_url=self.database_url,
+            principal="alice",
         )
 
     @property
@@ -143,7 +198,32 @@ class System:
 
     @property
     def redis(self) -> "redis.Redis":
-        return self.fleet.dispatcher.redis
+        """The broker, as somebody who may do everything there."""
+        self._redis = self._redis or self.broker.connect()
+        return self._redis
+
+    def item_of(self, run_id: str) -> str:
+        """Return the queue item of a run of alice's, byte for byte, while its report is yet to be taken in."""
+        for item in self.redis.lrange(names.reports("p:alice"), 0, -1):
+            for report in map(json.loads, json.loads(item)["reports"]):
+                if report["run"] == run_id:
+                    return str(report["data"]["message"])
+        raise AssertionError("the report has been taken in already")
+
+    def genuine(self) -> dict[str, Any]:
+        """Return the message of a ping for h1 that ran, to be changed."""
+        if self._genuine is None:
+            control = self.parts[0].process
+            control.send_signal(signal.SIGSTOP)
+            self._genuine = self.item_of(self.fleet.push("fleet.host.ping", on="h1").run_ids[0])
+            control.send_signal(signal.SIGCONT)
+        found: dict[str, Any] = json.loads(self._genuine)
+        return found
+
+    def sign(self, message: dict[str, Any], *, by: str = "alice") -> None:
+        """Sign a message in place as that principal, whatever it says."""
+        held = credentials.load_principal(self.settings.principal_path(by), name=by)
+        signing.sign_message(message, KeyPair.read(held.private_key.get_secret_value()), held.credential)
 
     def record(self, run_id: str, *, state: str) -> Run:
         """Return the ledger's record of a run, once it is in that state."""
@@ -170,6 +250,8 @@ class System:
     def end(self) -> None:
         if self._fleet is not None:
             self._fleet.close()
+        if self._redis is not None:
+            self._redis.close()
         for part in reversed(self.parts):
             if part.process.poll() is None:
                 os.killpg(part.process.pid, signal.SIGKILL)

@@ -33,3 +33,45 @@ def test_the_bytes_do_not_depend_on_the_order_of_keys() -> None:
 def test_what_is_no_json_value_is_refused() -> None:
     with pytest.raises(TypeError, match="set is no JSON value"):
         canonical.plain({"a": {1}})
+
+
+@given(VALUES)
+def test_what_others_wrote_is_read_as_it_is(value: object) -> None:
+    plain = canonical.plain(value)
+    assert canonical.read(json.dumps(plain)) == canonical.read(json.dumps(plain).encode()) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 1}',
+        '{"a": 1, "b": {"c": 1, "c": 2}}',
+        '[{"a": 1, "\\u0061": 2}]',
+        "NaN",
+        "[Infinity]",
+        '{"a": -Infinity}',
+        "",
+        "{",
+        "{'a': 1}",
+        "[1,]",
+        b"\xff",
+    ],
+)
+def test_what_two_readers_could_take_for_different_values_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        canonical.read(text)
+
+
+def test_nesting_without_end_is_refused() -> None:
+    for text in ("[" * 100_000, '{"a":' * 100_000):
+        with pytest.raises(RecursionError):
+            canonical.read(text)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        canonical.read(text)
+    except ValueError:
+        return
+    json.loads(text)

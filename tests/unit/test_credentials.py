@@ -11,16 +11,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
 from fleet import credentials, errors
-from fleet.contracts.enrollment import Credential
+from fleet.contracts.credentials import HostCredential, PrincipalCredential
+from fleet.settings import Settings
+from tests import factories
 
-CREDENTIAL = Credential(
+CREDENTIAL = HostCredential(
     host="edge-7",
-    broker_url=SecretStr("redis://:s3cret@broker:6379/0"),
+    broker_url=SecretStr("rediss://h-edge-7:s3cret@broker:6379/0"),
+    private_key=factories.key("edge-7").secret(),
+    credential=factories.ring().issue(factories.identity("edge-7", labels={"env": "prod"})),
+    trust=factories.statement(),
     labels={"env": "prod"},
     enrolled_at=datetime(2026, 1, 2, tzinfo=UTC),
+)
+PRINCIPAL = PrincipalCredential(
+    name="alice",
+    broker_url=SecretStr("rediss://p-alice:s3cret@broker:6379/0"),
+    private_key=factories.key("p:alice").secret(),
+    credential="a.b.c",
+    trust=factories.statement(),
 )
 
 
@@ -54,10 +67,15 @@ def test_a_second_one_replaces_the_first_by_a_new_file(path: Path) -> None:
     assert credentials.load(path, host="edge-7").labels == {}
 
 
-def test_the_password_shows_in_the_file_alone(path: Path) -> None:
-    credentials.save(path, CREDENTIAL)
-    assert "s3cret" in path.read_text()
-    assert "s3cret" not in repr(CREDENTIAL)
+def test_passwords_and_private_keys_show_in_the_file_alone(path: Path) -> None:
+    with_the_next = CREDENTIAL.model_copy(
+        update={"offered_key": factories.key("next").secret(), "offered_password": SecretStr("n3xt")}
+    )
+    credentials.save(path, with_the_next)
+    written, shown = path.read_text(), repr(with_the_next) + str(with_the_next.model_dump())
+    for secret in ("s3cret", "n3xt", *(factories.key(name).secret().get_secret_value() for name in ("edge-7", "next"))):
+        assert secret in written
+        assert secret not in shown
 
 
 def test_a_missing_one_says_how_to_get_it(path: Path) -> None:
@@ -86,10 +104,11 @@ def test_one_that_is_open_to_others_is_refused_with_the_command_that_mends_it(pa
         b"",
         b"{}",
         b"[]",
-        b"\xff\xfe",
         b"fleet.0123",
         b'{"v": 2, "host": "edge-7"}',
         b'{"host": "edge-7", "admin": true}',
+        CREDENTIAL.model_dump_json().replace('"v":2', '"v":1').encode(),
+        CREDENTIAL.model_dump_json().replace('"v":2', '"v":2,"admin":true').encode(),
     ],
 )
 def test_one_that_is_no_credential_is_refused(path: Path, content: bytes) -> None:
@@ -97,6 +116,14 @@ def test_one_that_is_no_credential_is_refused(path: Path, content: bytes) -> Non
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(errors.CredentialUnusable, match="is not a credential of this version of Fleet; enroll again"):
+        credentials.load(path, host="edge-7")
+
+
+def test_one_that_is_no_text_is_refused(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\xfe")
+    path.chmod(0o600)
+    with pytest.raises(errors.CredentialUnusable, match="is no text; restore it from its backup"):
         credentials.load(path, host="edge-7")
 
 
@@ -185,3 +212,71 @@ def test_a_write_that_fails_half_way_leaves_the_old_one(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert credentials.load(path, host="edge-7") == CREDENTIAL
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_principals_file_is_found_again_and_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "principals" / "alice.json"
+    credentials.save_principal(path, PRINCIPAL)
+    assert credentials.load_principal(path, name="alice") == PRINCIPAL
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "s3cret" in path.read_text()
+    assert "s3cret" not in repr(PRINCIPAL)
+
+
+def test_a_missing_principals_file_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(errors.CredentialUnusable) as caught:
+        credentials.load_principal(tmp_path / "alice.json", name="alice")
+    assert str(caught.value) == (
+        f"principal 'alice' has no credential at {tmp_path / 'alice.json'}, and nothing is pushed without one; "
+        "`fleet up` makes one with a fleet on this machine; else `fleet principal create alice --level supervised` "
+        "makes it where the control plane runs: copy the file here, or name it by FLEET_PRINCIPAL_FILE"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", CREDENTIAL.model_dump_json().encode()])
+def test_a_principals_file_that_is_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "alice.json"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(errors.CredentialUnusable, match="is not one of this version of Fleet; `fleet principal rotate"):
+        credentials.load_principal(path, name="alice")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_principals_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "alice.json"
+    credentials.save_principal(path, PRINCIPAL)
+    path.chmod(mode)
+    with pytest.raises(errors.CredentialUnusable, match=f"others can read it .* chmod 600 {path}"):
+        credentials.load_principal(path, name="alice")
+
+
+def test_the_brokers_ca_is_kept_and_one_in_the_settings_comes_before_it(path: Path, tmp_path: Path) -> None:
+    of_the_token, newer = (trustme.CA().cert_pem.bytes().decode() for _ in range(2))
+    credentials.save(path, CREDENTIAL.model_copy(update={"broker_ca": of_the_token}))
+    loaded = credentials.load(path, host="edge-7")
+    assert loaded.broker_ca == of_the_token
+    assert credentials.broker(loaded, Settings()).ca == of_the_token
+    (tmp_path / "ca.pem").write_text(newer)
+    assert credentials.broker(loaded, Settings(broker_ca=tmp_path / "ca.pem")).ca == newer
+    assert credentials.broker(CREDENTIAL, Settings()).ca is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"broker_url": SecretStr("redis://:s3cret@broker:6379/0")}, "in plaintext to another machine"),
+        ({"broker_url": SecretStr("rediss://:s3cret@broker/0?ssl_cert_reqs=none")}, "has options after the ?"),
+        ({"broker_ca": "no certificate"}, "comes with a CA that has no certificate in it"),
+    ],
+)
+def test_one_for_a_broker_that_is_not_connected_to_is_refused(
+    path: Path, changed: dict[str, object], said: str
+) -> None:
+    credentials.save(path, CREDENTIAL.model_copy(update=changed))
+    with pytest.raises(errors.CredentialUnusable) as caught:
+        credentials.load(path, host="edge-7")
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "enroll again with --force" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

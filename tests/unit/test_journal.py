@@ -42,9 +42,13 @@ def endings(store: Store, outbox: Outbox) -> Endings:
     return Endings(store, outbox, clock=BrokerClock())
 
 
+def enveloped(*, not_after: float | None = None) -> Envelope:
+    return Envelope(host="h1", host_key="k" * 43, submitted_by="ann", submitted_at=0.0, not_after=not_after)
+
+
 def accept(journal: Journal, *, not_after: float | None = None) -> str:
     run_id = names.new_run_id("h1")
-    envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0, not_after=not_after)
+    envelope = enveloped(not_after=not_after)
     assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
     return run_id
 
@@ -55,7 +59,7 @@ def kinds(outbox: Outbox) -> list[str]:
 
 def test_a_run_is_accepted_once(journal: Journal, outbox: Outbox) -> None:
     run_id = accept(journal)
-    envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0)
+    envelope = enveloped()
     assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.KNOWN
     assert kinds(outbox) == [Kind.RUN_ACCEPTED]
 
@@ -174,7 +178,7 @@ def test_runs_that_had_not_begun_are_handed_back_and_accepted_anew(journal: Jour
     assert [run_id for run_id, _item in journal.waiting()] == [second, first]
     journal.disown(first)
     assert [run_id for run_id, _item in journal.waiting()] == [second]
-    envelope = Envelope(host="h1", submitted_by="ann", submitted_at=0.0)
+    envelope = enveloped()
     assert journal.accept(first, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
 
 

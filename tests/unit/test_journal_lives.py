@@ -20,7 +20,7 @@ from fleet.contracts import Restart
 from fleet.contracts.control import CancelRun
 from fleet.contracts.envelope import LONGEST_WAY_SECONDS, Envelope, Retry
 from fleet.contracts.reports import Kind, Report
-from tests.services.sessions import HOST, TASK, BrokerTime, Session, item
+from tests.services.sessions import HOST, HOST_KEY, TASK, BrokerTime, Session, item
 from workers.host.endings import MOST_CRASHES, Interruption
 from workers.host.journal import Admission, Claim
 
@@ -147,6 +147,7 @@ class Lives(RuleBasedStateMachine):
     def push(self, restart: Restart, max_retries: int, waits: float | None, lasts: float | None, arrives: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
         envelope = Envelope(
             host=HOST,
+            host_key=HOST_KEY,
             submitted_by="ann",
             submitted_at=self.time.at,
             not_before=waits and self.time.at + waits,

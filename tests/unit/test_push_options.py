@@ -11,18 +11,21 @@ from fleet import errors, names
 from fleet.contracts import hosts
 from fleet.contracts.envelope import Envelope, Limits, Retry
 from fleet.dispatch import Options
+from tests import factories
 
 NOW = 1_750_000_000.0
+EDGE_7 = factories.identity("edge-7")
 
 
 def envelope(**wishes: Any) -> Envelope:
-    return Options(**wishes).envelope(host="edge-7", principal="alice", contract=hosts.PING, now=NOW)
+    return Options(**wishes).envelope(host=EDGE_7, principal="alice", contract=hosts.PING, now=NOW)
 
 
 def test_nothing_said_leaves_all_to_the_contract() -> None:
     found = envelope()
     assert (found.not_before, found.not_after, found.limits, found.retry) == (None, None, None, Retry())
     assert (found.host, found.submitted_by, found.submitted_at) == ("edge-7", "alice", NOW)
+    assert found.host_key == EDGE_7.key, "it is for this machine, not for any that has its name"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,14 @@ def test_what_is_shown_is_printable_apart_from_kept_newlines(text: str) -> None:
         ("postgresql://u:p%40ss@h/db", "postgresql://u:***@h/db"),
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("redis://[::1", "***"),
+        ("redis://:se/cret@host:6379/0", "redis://***"),
+        ("redis://:se?cret@host:6379/0", "redis://***"),
+        ("redis://:se#cret@host:6379/0", "redis://***"),
+        (
+            "rediss://:secret@host/0?ssl_cert_reqs=none&password=secret",
+            "rediss://:***@host/0?ssl_cert_reqs=***&password=***",
+        ),
+        ("sqlite:////var/lib/fleet/fleet.db", "sqlite:////var/lib/fleet/fleet.db"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from functools import partial
 
 import redis
 from celery import Celery
@@ -16,8 +17,10 @@ from beat import control as schedule
 from beat.lease import Lease
 from beat.scheduler import BeatThread
 from fleet import availability, db, errors, inventory, logs, names
+from fleet.address import Address
 from fleet.broker import app as broker_app
 from fleet.broker.connection import check, check_durability, connect
+from fleet.keyring import Keyrings
 from fleet.local.signals import Signals
 from fleet.settings import Settings
 from workers.control import metrics
@@ -25,6 +28,8 @@ from workers.control.enrollment import EnrollmentDesk
 from workers.control.ingest import Ingest
 from workers.control.presence import PresenceSweep
 from workers.control.rescue import Rescue
+from workers.control.trusting import Trusting
+from workers.control.voice import Voice
 
 log = logs.get(__name__)
 
@@ -43,24 +48,28 @@ def main(settings: Settings) -> int:
     error at once (`errors.DatabaseUnavailable`): a wrong URL does not mend itself, and whoever supervises this process
     starts it again while the right one is still coming up.
     """
-    url = settings.require_broker_url()
+    broker = settings.require_broker()
     with Signals() as signals, ExitStack() as stack:
         engine = db.open_engine(settings.resolved_database_url)
         stack.callback(engine.dispose)
         db.migrate(engine)
-        beat_client = stack.enter_context(closing(connect(url, name="control-beat", timeout=_BEAT_TIMEOUT)))
-        if not _await_broker(beat_client, url, signals, allow_unsafe=settings.allow_unsafe_broker):
+        beat_client = stack.enter_context(closing(connect(broker, name="control-beat", timeout=_BEAT_TIMEOUT)))
+        if not _await_broker(beat_client, broker, signals, allow_unsafe=settings.allow_unsafe_broker):
             return 0
+        keyrings = Keyrings(settings.signing_keys_path, partial(db.session, engine))
         worker = ControlWorker(
             engine=engine,
-            broker_url=url,
+            keyrings=keyrings,
+            broker=broker,
             beat_client=beat_client,
-            ingest_client=stack.enter_context(closing(connect(url, name="control", connections=4))),
-            desk_client=stack.enter_context(closing(connect(url, name="control-enrollment"))),
-            rescue_client=stack.enter_context(closing(connect(url, name="control-rescue"))),
+            ingest_client=stack.enter_context(closing(connect(broker, name="control", connections=4))),
+            desk_client=stack.enter_context(closing(connect(broker, name="control-enrollment"))),
+            rescue_client=stack.enter_context(closing(connect(broker, name="control-rescue"))),
         )
         if settings.metrics_address is not None:
-            metrics_client = stack.enter_context(closing(connect(url, name="control-metrics", timeout=_BEAT_TIMEOUT)))
+            metrics_client = stack.enter_context(
+                closing(connect(broker, name="control-metrics", timeout=_BEAT_TIMEOUT))
+            )
             stack.enter_context(metrics.serve(settings.metrics_address, engine=engine, client=metrics_client))
         worker.start()
         while not signals.asks_to_stop(signals.wait(timedelta(days=1).total_seconds())):
@@ -76,36 +85,41 @@ class ControlWorker:
         self,
         *,
         engine: Engine,
-        broker_url: str,
+        keyrings: Keyrings,
+        broker: Address,
         beat_client: "redis.Redis",
         ingest_client: "redis.Redis",
         desk_client: "redis.Redis",
         rescue_client: "redis.Redis",
     ) -> None:
         self._lease = Lease(beat_client, key=names.CONTROL_LEASE)
-        self._desk = EnrollmentDesk(engine=engine, client=desk_client)
-        self._ingest = Ingest(engine=engine, client=ingest_client, lease=self._lease)
+        voice = Voice(engine, keyrings)
+        self._desk = EnrollmentDesk(engine=engine, client=desk_client, keyrings=keyrings)
+        self._ingest = Ingest(engine=engine, client=ingest_client, lease=self._lease, voice=voice)
         sweep = PresenceSweep(engine=engine, client=beat_client)
 
-        rescue = Rescue(engine=engine, client=rescue_client, lease=self._lease)
+        rescue = Rescue(engine=engine, client=rescue_client, lease=self._lease, voice=voice)
+        self._trusting = Trusting(engine=engine, client=rescue_client, keyrings=keyrings, lease=self._lease)
 
         def publish_registry() -> None:
             with db.session(engine, write=False) as session:
                 inventory.publish_hosts(session, beat_client)
                 if self._lease.held():
-                    availability.remind(session, beat_client)
+                    availability.remind(session, beat_client, keyrings.ring)
 
         def sweep_presence() -> None:
             if self._lease.held():
                 sweep.run()
 
         app = broker_app.make(
-            "fleet-control", broker_url=broker_url, transport="fleet.broker.channel:Transport", transport_options={}
+            "fleet-control", broker=broker, transport="fleet.broker.channel:Transport", transport_options={}
         )
         _register(app, schedule.LEASE_TASK, self._lease.attempt)
         _register(app, schedule.PRESENCE_TASK, sweep_presence)
         _register(app, schedule.REGISTRY_TASK, publish_registry)
         _register(app, schedule.RESCUE_TASK, rescue.run)
+        _register(app, schedule.TRUST_TASK, self._trusting.run)
+        _register(app, schedule.JOINERS_TASK, self._trusting.prune)
         self._beat = BeatThread(app, schedule.ENTRIES, name="beat")
         self._slow_beat = BeatThread(app, schedule.SLOW_ENTRIES, name="slow-beat")
 
@@ -144,13 +158,13 @@ def _register(app: Celery, name: str, function: Callable[[], object]) -> None:
     app.task(name=name, ignore_result=True, shared=False)(task)
 
 
-def _await_broker(client: "redis.Redis", url: str, signals: Signals, *, allow_unsafe: bool) -> bool:
+def _await_broker(client: "redis.Redis", broker: Address, signals: Signals, *, allow_unsafe: bool) -> bool:
     """Wait until the broker answers; False where the process is to stop before. Raises `errors.BrokerRefused`."""
     failing = False
     while True:
         try:
-            version = check(client, url)
-            problems = check_durability(client, url)
+            version = check(client, broker)
+            problems = check_durability(client, broker)
         except errors.BrokerRefused:
             raise
         except errors.BrokerUnavailable as exc:

@@ -18,6 +18,7 @@ from workers.control.cancelling import Cancelling
 from workers.control.judging import Standing, Step
 from workers.control.sending import Sending
 from workers.control.settling import Settling
+from workers.control.voice import Voice
 from workers.control.whereabouts import locate
 
 
@@ -53,12 +54,12 @@ def standings(
 class Attending:
     """Attends to runs by their ids; each call is complete in itself and may be repeated."""
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis", voice: Voice) -> None:
         self._engine = engine
         self._client = client
-        self._settling = Settling(engine=engine, client=client)
-        self._sending = Sending(engine=engine, client=client)
-        self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling)
+        self._settling = Settling(engine=engine, client=client, voice=voice)
+        self._sending = Sending(engine=engine, client=client, voice=voice)
+        self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling, voice=voice)
 
     def attend(self, run_ids: Collection[str]) -> None:
         """Do what is to be done for these runs; raises redis-py's errors and Fleet's."""

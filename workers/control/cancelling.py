@@ -11,12 +11,13 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
-from fleet import audit, clock, db, names
+from fleet import audit, clock, db
 from fleet.contracts.control import CancelRun
 from fleet.models import Run
 from workers.control import judging, withdrawing
 from workers.control.judging import Standing, Step
 from workers.control.settling import Settling
+from workers.control.voice import Voice
 from workers.control.whereabouts import locate
 
 #: How long a host has to end a run before it is told again, and then each time.
@@ -26,9 +27,10 @@ TELL_AGAIN = timedelta(seconds=30)
 class Cancelling:
     """Attends to runs whose end was asked for."""
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis", settling: Settling) -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis", settling: Settling, voice: Voice) -> None:
         self._engine = engine
         self._client = client
+        self._voice = voice
         self._settling = settling
         #: run → when its host was told last, by `clock.elapsed`
         self._told: dict[str, float] = {}
@@ -52,15 +54,18 @@ class Cancelling:
     def _tell_again(self, going_on: Sequence[Run], reasons: Mapping[str, str], *, now: float) -> None:
         moment, patience = clock.elapsed(), TELL_AGAIN.total_seconds()
         self._told = {run: told for run, told in self._told.items() if moment - told < patience}
+        said = []
+        for run in going_on:
+            asked_at = run.cancel_requested_at
+            if run.id in self._told or asked_at is None or now - asked_at.timestamp() < patience:
+                continue
+            told = CancelRun(run=run.id, by=run.cancel_requested_by or "", reason=reasons.get(run.id, ""))
+            said.append((run.host_id, told))
+            self._told[run.id] = moment
         pipe: Any
         with self._client.pipeline(transaction=False) as pipe:
-            for run in going_on:
-                asked_at = run.cancel_requested_at
-                if run.id in self._told or asked_at is None or now - asked_at.timestamp() < patience:
-                    continue
-                told = CancelRun(run=run.id, by=run.cancel_requested_by or "", reason=reasons.get(run.id, ""))
-                pipe.lpush(names.control(run.host_id), told.model_dump_json())
-                self._told[run.id] = moment
+            for key, word in self._voice.words(said):
+                pipe.lpush(key, word)
             pipe.execute()
 
     def _reasons(self, wanted: Sequence[Run]) -> dict[str, str]:

@@ -10,9 +10,18 @@ from pydantic import ValidationError
 from redis.client import NEVER_DECODE
 from sqlalchemy import Engine
 
-from fleet import audit, db, enrollment, errors, inventory, logs, names
-from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
+from fleet import audit, db, enrollment, errors, inventory, logs, members, names
+from fleet.contracts.enrollment import (
+    EnrollmentAnswer,
+    EnrollmentRequest,
+    SealedRequest,
+    SignedAnswer,
+    SignedRequest,
+)
+from fleet.keyring import Keyring, Keyrings
 from fleet.models import AuditEvent
+from fleet.security import sealing
+from fleet.security.keys import Purpose, verify
 
 log = logs.get(__name__)
 
@@ -21,8 +30,8 @@ _WAIT_SECONDS = 0.5
 _RETRY = timedelta(seconds=1)
 #: How long an answer waits for the host that asked.
 _ANSWER_TTL = timedelta(seconds=60)
-#: A request is a few hundred bytes; anybody who has a token may write here.
-_MAX_REQUEST_BYTES = 4096
+#: A request is some 1,500 bytes; anybody who has a token may write here.
+_MAX_REQUEST_BYTES = 10_000
 
 
 class EnrollmentDesk:
@@ -31,9 +40,10 @@ class EnrollmentDesk:
     A request that is lost with a crash is put again by the host, and the same request gets the same answer.
     """
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis", keyrings: Keyrings) -> None:
         self._engine = engine
         self._client = client
+        self._keyrings = keyrings
         self._stopping = threading.Event()
         self.stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -79,24 +89,29 @@ class EnrollmentDesk:
 
     def serve(self, item: bytes) -> EnrollmentAnswer | None:
         """Answer one request; what cannot be read is audited and gets no answer."""
+        ring = self._keyrings.ring
         try:
             if len(item) > _MAX_REQUEST_BYTES:
                 raise ValueError(f"{len(item)} bytes")
-            request = EnrollmentRequest.model_validate_json(item)
+            request = _opened(item, ring)
         except ValueError as exc:  # pydantic's ValidationError is one; its text would repeat the secret
             self._refuse_malformed(item, _first_field(exc))
             return None
         seconds, microseconds = self._time()
         with db.session(self._engine) as session:
-            answer, event = enrollment.redeem(session, request, broker_time=seconds + microseconds / 1e6)
+            redemption = enrollment.redeem(session, request, ring=ring, broker_time=seconds + microseconds / 1e6)
+        answer, event = redemption
         log.info("enrollment.answered", host=answer.host, outcome=answer.outcome)
         if answer.outcome == "accepted":
-            # Before the answer: the host may be pushed to as soon as it is there.
+            # Before the answer: the host may connect, and be pushed to, as soon as it is there.
             with db.session(self._engine, write=False) as session:
+                members.admit_host(self._client, inventory.host(session, answer.host), anew=event is not None)
                 inventory.publish_hosts(session, self._client, answer.host)
+        text = answer.model_dump_json()
+        signed = SignedAnswer(text=text, signature=ring.newest.sign(Purpose.ENROLLMENT, text.encode()))
         reply = names.enroll_reply(request.token_id, request.request_id)
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.lpush(reply, answer.model_dump_json())
+            pipe.lpush(reply, sealing.seal(signed.model_dump_json().encode(), request.answer_to))
             pipe.expire(reply, _ANSWER_TTL)
             pipe.execute()
         self._publish(event)
@@ -120,6 +135,17 @@ class EnrollmentDesk:
     def _time(self) -> tuple[int, int]:
         measured: Any = self._client.time()
         return measured[0], measured[1]
+
+
+def _opened(item: bytes, ring: Keyring) -> EnrollmentRequest:
+    """Return what a host asks; raise ValueError for what nobody could have sealed and signed like that."""
+    sealed = SealedRequest.model_validate_json(item)
+    signed = SignedRequest.model_validate_json(ring.opener(sealed.to).open(sealed.sealed))
+    request = EnrollmentRequest.model_validate_json(signed.text)
+    if not verify(request.key, Purpose.ENROLLMENT, signed.text.encode(), signed.signature):
+        raise ValueError("not signed by the key in it")
+    sealing.require_key(request.answer_to)  # before anything is used up for it
+    return request
 
 
 def _first_field(exc: ValueError) -> str:

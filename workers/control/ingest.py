@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Protocol
@@ -21,11 +22,12 @@ from redis.client import NEVER_DECODE
 from sqlalchemy import Engine
 
 from fleet import db, errors, logs, names
-from fleet.contracts.control import ReportsAcknowledged, ReportsMissing
-from workers.control import recording, watchers
+from fleet.contracts.control import ControlMessage, ReportsAcknowledged, ReportsMissing
+from workers.control import reading, recording, watchers
 from workers.control.attending import Attending
 from workers.control.gaps import Gaps
 from workers.control.recording import Batch, Recorded
+from workers.control.voice import Voice
 
 log = logs.get(__name__)
 
@@ -63,12 +65,14 @@ class Ingest:
         engine: Engine,
         client: "redis.Redis",
         lease: Lease,
+        voice: Voice,
         sweep_interval: timedelta = SWEEP_INTERVAL,
     ) -> None:
         self._engine = engine
         self._client = client
         self._lease = lease
-        self._attending = Attending(engine=engine, client=client)
+        self._voice = voice
+        self._attending = Attending(engine=engine, client=client, voice=voice)
         self._sweep_interval = sweep_interval.total_seconds()
         self._gaps = Gaps()
         self._stop = threading.Event()
@@ -81,6 +85,8 @@ class Ingest:
         self._news_at = 0.0
         #: runs that something in the broker is to be done for
         self._unattended: set[str] = set()
+        #: hosts whose key or password has changed
+        self._changed: set[str] = set()
         self._backoff = 0.0
 
     def start(self) -> None:
@@ -108,6 +114,7 @@ class Ingest:
         self.publish(recorded)
         if released:
             self._unattended |= recorded.unattended
+            self._changed |= recorded.changed
         return True
 
     def take(self) -> list[Batch]:
@@ -147,11 +154,17 @@ class Ingest:
 
     def release(self, batches: Sequence[Batch], recorded: Recorded) -> bool:
         """Remove recorded batches and acknowledge them while the lease is mine; return whether it was."""
-        questions = [
+        said: list[tuple[str, ControlMessage]] = [
+            (host, ReportsAcknowledged(epoch=epoch, seq=seq))
+            for host, sessions in recorded.taken_in.items()
+            for epoch, seq in sessions.items()
+        ]
+        said += [
             (host, ReportsMissing(epoch=epoch, seq=seq))
             for (host, epoch), seq in recorded.missing.items()
             if self._gaps.to_ask(host, epoch, seq)
         ]
+        words = self._voice.words(said)
         pipeline: Any
         for _ in range(_REMOVAL_TRIES):
             with self._client.pipeline(transaction=True) as pipeline:
@@ -163,12 +176,8 @@ class Ingest:
                     # Senders only ever push at the head, so the tail is still what was read. LTRIM, since RPOP
                     # would send the items once more.
                     pipeline.ltrim(names.reports(batch.sender), 0, -len(batch.items) - 1)
-                for host, sessions in recorded.taken_in.items():
-                    for epoch, seq in sessions.items():
-                        told = ReportsAcknowledged(epoch=epoch, seq=seq)
-                        pipeline.lpush(names.control(host), told.model_dump_json())
-                for host, question in questions:
-                    pipeline.lpush(names.control(host), question.model_dump_json())
+                for key, word in words:
+                    pipeline.lpush(key, word)
                 try:
                     pipeline.execute()
                 except redis.WatchError:
@@ -188,6 +197,9 @@ class Ingest:
         if self._unattended:
             self._attending.attend(self._unattended)
             self._unattended.clear()
+        for host in sorted(self._changed):
+            self._voice.announce(host, self._client)
+            self._changed.discard(host)
 
     def sweep(self) -> None:
         """Look at every known sender's list, for marks that were lost."""
@@ -263,20 +275,26 @@ class Ingest:
             self.publish(recorded)
 
     def _record_singly(self, batches: Iterable[Batch]) -> Recorded:
-        parts = []
+        parts: list[Recorded] = []
         for batch in batches:
             for item in batch.items:
-                try:
-                    with db.session(self._engine) as session:
-                        one = Batch(batch.sender, [item])
-                        parts.append(recording.record(session, [one], waits_for=self._gaps.waits_for))
-                except errors.FleetError:
-                    raise
-                except Exception as exc:  # noqa: BLE001 - as above
-                    log.warning("report.unprocessable", sender=batch.sender, reason=_kind(exc))
-                    with db.session(self._engine) as session:
-                        parts.append(recording.refuse(session, batch.sender, item, "cannot be stored"))
+                parts += self._record_one(Batch(batch.sender, [item]))
         return Recorded.joined(parts)
+
+    def _record_one(self, batch: Batch) -> list[Recorded]:
+        """Commit a batch of one item; where it cannot be stored, each report in it alone, and then without that one."""
+        try:
+            with db.session(self._engine) as session:
+                return [recording.record(session, [batch], waits_for=self._gaps.waits_for)]
+        except errors.FleetError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - as above
+            reason = _kind(exc)
+        if batch.place is None and (places := reading.places(batch.items[0])) > 1:
+            return [part for place in range(places) for part in self._record_one(replace(batch, place=place))]
+        log.warning("report.unprocessable", sender=batch.sender, reason=reason)
+        with db.session(self._engine) as session:
+            return [recording.refuse(session, batch, "cannot be stored")]
 
     def _settle(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
@@ -289,6 +307,7 @@ class Ingest:
 
     def _forget(self) -> None:
         self._pending.clear()
+        self._changed.clear()
         self._unattended.clear()  # the next holder's rescue begins with it
         self._swept_at = None
 

@@ -14,7 +14,7 @@ from fleet import clock, errors
 from fleet.contracts import Restart, registry
 from fleet.contracts.envelope import HEADER, LONGEST_WAY_SECONDS, Retry
 from fleet.contracts.presence import PRESENCE_TTL
-from fleet.models import Host, Run, RunState
+from fleet.models import Host, Membership, Run, RunState
 from fleet.runs import Verdict
 from workers.control.whereabouts import Place
 
@@ -28,6 +28,7 @@ _REPORTS_TAKE = timedelta(seconds=10)
 _USUAL_LIMIT_SECONDS = 3600.0
 #: Attempts that crashes may add (`workers.host.endings`): the third one is the last.
 _ATTEMPTS_BY_CRASHES = 2
+_GONE = "its host was put out of the fleet"
 _NOT_BEGUN = frozenset({RunState.QUEUED, RunState.ACCEPTED})
 _BEGUN = frozenset({RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING})
 
@@ -62,6 +63,14 @@ class Standing:
     #: whether reports of it wait to be taken in: they may say what is asked
     has_reports: bool
 
+    def is_gone(self, run: Run) -> bool:
+        """Say whether the machine that the run was pushed to is no host any more, whoever has its name now."""
+        if self.host is None:
+            return False  # nobody of that name was ever let in; it may be yet
+        if self.host.membership != Membership.ACCEPTED:
+            return True
+        return run.state == RunState.QUEUED and run.submitted_at < self.host.enrolled_at
+
     @property
     def mute(self) -> bool:
         """Whether nothing is to be heard of it for now."""
@@ -84,8 +93,13 @@ WAIT = Decision(step=Step.WAIT)
 SEND = Decision(step=Step.SEND)
 
 
-def of_queued(run: Run, place: Place, standing: Standing, *, now: datetime) -> Decision:
+def of_queued(  # noqa: PLR0911 - one line a case
+    run: Run, place: Place, standing: Standing, *, now: datetime
+) -> Decision:
     """Decide about a run in the state `queued`."""
+    if standing.is_gone(run):
+        withdrawn = _withdraw(run, RunState.CANCELLED, _GONE)
+        return withdrawn if place is Place.QUEUE else _end(run, RunState.UNKNOWN, _GONE)
     over = _way_is_over(run, now)
     if place is Place.QUEUE:
         return _of_waiting(run, standing, over=over)
@@ -104,6 +118,8 @@ def of_queued(run: Run, place: Place, standing: Standing, *, now: datetime) -> D
 
 def of_begun(run: Run, place: Place, standing: Standing, *, now: datetime) -> Decision:
     """Decide about a run that a host has accepted."""
+    if standing.is_gone(run):
+        return _end(run, RunState.UNKNOWN, _GONE)
     if not standing.mute:
         return WAIT
     if place is Place.QUEUE and run.state == RunState.ACCEPTED:

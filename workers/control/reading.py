@@ -6,6 +6,7 @@ reason; never an exception. A refused item keeps its number where it can be read
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,11 @@ from fleet import canonical, clock, errors, names, runs
 from fleet.contracts.containers import Container
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import LARGEST, Kind, Queued, Report
+from fleet.security import signing
+from fleet.security.keys import PUBLIC_KEY
 
-#: Above the largest honest report: a full inventory of some thousand containers.
-LARGEST_ITEM = 4 * 1024 * 1024
+#: Twice the largest honest report (a full inventory of some thousand containers), since it is text within JSON here.
+LARGEST_ITEM = 2 * 4 * 1024 * 1024 + 1024
 #: How much of a refused item is kept as evidence.
 _EXCERPT = 200
 _CONTAINERS = TypeAdapter(tuple[Container, ...])
@@ -45,8 +48,25 @@ class Registered(BaseModel):
     unfinished: frozenset[str] | None = None
 
 
+class OfferedKey(BaseModel):
+    """The checked data of `host.key_offered`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str = Field(pattern=PUBLIC_KEY)
+    broker_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class TakenCredential(BaseModel):
+    """The checked data of `host.credential_taken`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str = Field(pattern=PUBLIC_KEY)
+
+
 #: What the data of some kinds of reports are checked as.
-Payload = Registered | Inventory | None
+Payload = Registered | Inventory | OfferedKey | TakenCredential | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +83,23 @@ class Reading:
     evidence: dict[str, Any] | None = None
 
 
-def read(item: bytes, sender: str) -> Reading:
-    """Read one item of the sender's list."""
+def read(item: bytes, sender: str, keys: Iterable[str]) -> list[Reading]:
+    """Read one item of the sender's list, which holds reports that one of these public keys has signed."""
     if len(item) > LARGEST_ITEM:
-        return _refused(item, "too large", f"{len(item)} bytes; {LARGEST_ITEM} is the most")
+        return [_refused(item, "too large", f"{len(item)} bytes; {LARGEST_ITEM} is the most")]
+    try:
+        reports = signing.check_reports(item, sender, keys)
+    except errors.NotTrusted as exc:
+        return [_refused(item, "not signed by its sender", exc.message)]
+    return [_read_report(report.encode("utf-8", "replace"), sender) for report in reports]
+
+
+def places(item: bytes) -> int:
+    """Return how many reports an item holds that has been read."""
+    return len(json.loads(item)["reports"])
+
+
+def _read_report(item: bytes, sender: str) -> Reading:
     try:
         report = Report.model_validate_json(item)
     except ValidationError as exc:
@@ -116,6 +149,10 @@ def _from_host(report: Report, sender: str) -> Payload:
         raise ValueError(f"the run {report.run} is another host's")
     if report.kind is Kind.HOST_REGISTERED:
         return Registered.model_validate(report.data)
+    if report.kind is Kind.HOST_KEY_OFFERED:
+        return OfferedKey.model_validate(report.data)
+    if report.kind is Kind.HOST_CREDENTIAL_TAKEN:
+        return TakenCredential.model_validate(report.data)
     if report.kind is Kind.INVENTORY_SYNCED:
         return Inventory(containers=_CONTAINERS.validate_python(report.data.get("containers")))
     if report.kind is Kind.INVENTORY_CHANGED:

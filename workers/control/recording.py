@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import Table
 from sqlmodel import Session, col, select
 
-from fleet import audit, bulk, clock, db, inventory, runs
+from fleet import audit, bulk, clock, db, inventory, names, principals, runs
 from fleet.contracts.reports import Kind, Report
-from fleet.models import ReportCursor
+from fleet.models import ReportCursor, Run
 from fleet.runs import Registration
 from workers.control import entries, reading
-from workers.control.reading import Inventory, Reading, Registered
+from workers.control.reading import Inventory, OfferedKey, Reading, Registered, TakenCredential
 
 _CURSORS: Table = ReportCursor.__table__  # type: ignore[attr-defined]
 
@@ -31,6 +31,8 @@ class Batch:
     items: Sequence[bytes]
     #: whether the list may hold newer ones, too
     more: bool = False
+    #: of the reports in its one item only that at this place; None for all of them
+    place: int | None = None
 
     @property
     def from_principal(self) -> bool:
@@ -49,6 +51,8 @@ class Recorded:
     unattended: frozenset[str] = frozenset()
     #: (host, session) → first number that is missing, and is waited for
     missing: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    #: hosts whose key or password has changed
+    changed: frozenset[str] = frozenset()
 
     @classmethod
     def joined(cls, parts: Sequence["Recorded"]) -> "Recorded":
@@ -59,7 +63,8 @@ class Recorded:
                 taken_in.setdefault(host, {}).update(sessions)
         unattended = frozenset().union(*(part.unattended for part in parts))
         missing = {session: first for part in parts for session, first in part.missing.items()}
-        return cls([event for part in parts for event in part.events], taken_in, unattended, missing)
+        changed = frozenset().union(*(part.changed for part in parts))
+        return cls([event for part in parts for event in part.events], taken_in, unattended, missing, changed)
 
 
 #: Says whether the report of a host, by session and number, is waited for, and what came after it is not taken in.
@@ -91,6 +96,7 @@ class _Work:
     waits_for: WaitsFor = _nothing_is_waited_for
     missing: dict[tuple[str, int], int] = field(default_factory=dict)
     entries: list[audit.Entry] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
 
 
 def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = _nothing_is_waited_for) -> Recorded:
@@ -102,8 +108,9 @@ def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = 
     db.take(session, db.Lock.INGEST)
     # principals first: a run's `queued` then stands before what its host made of it
     ordered = sorted(batches, key=lambda batch: not batch.from_principal)
-    read = [(batch, [reading.read(item, batch.sender) for item in batch.items]) for batch in ordered]
     members = inventory.accepted(session, [batch.sender for batch in batches if not batch.from_principal])
+    keys = {**members, **_keys_of_principals(session, batches)}
+    read = [(batch, _readings(batch, keys.get(batch.sender, ()))) for batch in ordered]
     queued = [found.report.run for batch, items in read if batch.from_principal for found in items if found.report]
     work = _Work(
         session=session,
@@ -124,27 +131,41 @@ def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = 
     unattended = {*applied.handed_back, *_take_cancels(work), *_take_registrations(work)}
     _store_cursors(session, {key: seq for key, seq in work.cursors.items() if known.get(key) != seq})
     events = audit.record_many(session, work.entries)
-    return Recorded(events, work.taken_in, frozenset(unattended), work.missing)
+    return Recorded(events, work.taken_in, frozenset(unattended), work.missing, frozenset(work.changed))
 
 
-def refuse(session: Session, sender: str, item: bytes, reason: str) -> Recorded:
-    """Put one item aside that the database would not take, and count its number as taken in."""
+def refuse(session: Session, batch: Batch, reason: str) -> Recorded:
+    """Put the one item of a batch aside that the database would not take, and count its number as taken in."""
     db.take(session, db.Lock.INGEST)
-    found = reading.read(item, sender)
+    sender, (item,) = batch.sender, batch.items
     taken_in: dict[str, dict[int, int]] = {}
-    if found.epoch and found.seq and inventory.accepted(session, [sender]):
-        newest = max(_load_cursors(session, [sender]).get((sender, found.epoch), 0), found.seq)
-        _store_cursors(session, {(sender, found.epoch): newest})
-        taken_in = {sender: {found.epoch: newest}}
     digest = {"size": len(item), "sha256": hashlib.sha256(item).hexdigest()}
-    entry = entries.of_refusal(sender, found.epoch, found.seq, {"reason": reason, **digest})
-    return Recorded(audit.record_many(session, [entry]), taken_in)
+    members = inventory.accepted(session, [sender])
+    refused = []
+    for found in _readings(batch, members.get(sender, ())):
+        if found.epoch and found.seq and sender in members:
+            newest = max(_load_cursors(session, [sender]).get((sender, found.epoch), 0), found.seq)
+            _store_cursors(session, {(sender, found.epoch): newest})
+            taken_in.setdefault(sender, {})[found.epoch] = newest
+        refused.append(entries.of_refusal(sender, found.epoch, found.seq, {"reason": reason, **digest}))
+    return Recorded(audit.record_many(session, refused), taken_in)
 
 
 def refuse_strangers(session: Session, senders: Sequence[bytes]) -> Recorded:
     """Record marks in the dirty set that name nobody who could report; one event for all of them."""
     data = {"reason": "unknown sender", "count": len(senders), "example": repr(senders[0][:80])}
     return Recorded(audit.record_many(session, [audit.Entry(event="report.refused", actor="control", data=data)]), {})
+
+
+def _keys_of_principals(session: Session, batches: Sequence[Batch]) -> dict[str, tuple[str, ...]]:
+    wanted = [batch.sender.removeprefix("p:") for batch in batches if batch.from_principal]
+    found = principals.keys(session, wanted) if wanted else {}
+    return {names.principal_sender(name): keys for name, keys in found.items()}
+
+
+def _readings(batch: Batch, keys: Sequence[str]) -> list[Reading]:
+    found = [each for item in batch.items for each in reading.read(item, batch.sender, keys)]
+    return found if batch.place is None else found[batch.place : batch.place + 1]
 
 
 def _take_from_principal(work: _Work, batch: Batch, items: Sequence[Reading]) -> None:
@@ -211,6 +232,11 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
     if isinstance(payload, Registered):
         inventory.register(work.session, host, facts=payload.facts, at=at)
         _note_registration(work, host, payload, at=at, epoch=report.epoch)
+    if isinstance(payload, OfferedKey):
+        inventory.offer_key(work.session, host, key=payload.key, broker_hash=payload.broker_hash)
+        work.changed.add(host)
+    if isinstance(payload, TakenCredential) and inventory.settle_key(work.session, host, key=payload.key):
+        work.changed.add(host)
     if not isinstance(payload, Inventory):
         return entries.of_report(report, host, size=found.size)
     if report.kind is Kind.INVENTORY_SYNCED:
@@ -234,7 +260,7 @@ def _note_registration(work: _Work, host: str, payload: Registered, *, at: datet
 
 def _take_cancels(work: _Work) -> list[str]:
     """Write down who asked for the end of what; return the runs that may still be taken out of their queues."""
-    reports = [found.report for found in work.cancels if found.report]
+    reports = [found.report for found in work.cancels if found.report and _may_cancel(work, found.report)]
     sizes = {id(found.report): found.size for found in work.cancels}
     attended = []
     for request in runs.request_cancels(work.session, reports):
@@ -248,6 +274,17 @@ def _take_cancels(work: _Work) -> list[str]:
         if request.first or request.repeated:
             attended.append(request.report.run or "")
     return attended
+
+
+def _may_cancel(work: _Work, report: Report) -> bool:
+    """Say whether its principal may ask for that, and put it on record where not: the control plane acts upon it in the
+    fleet's name, so hosts would obey."""
+    run = work.session.get(Run, report.run)
+    if run is None or principals.may_end(work.session, report.sender.removeprefix("p:"), run):
+        return True
+    evidence = {"run": report.run, "kind": report.kind.value}
+    work.entries.extend(entries.of_refusals(report.sender, [Reading(reason="not permitted", evidence=evidence)]))
+    return False
 
 
 def _take_registrations(work: _Work) -> list[str]:

@@ -24,6 +24,7 @@ from workers.control.judging import Decision, Standing, Step
 from workers.control.sending import Sending
 from workers.control.settling import Settling
 from workers.control.silence import Silence
+from workers.control.voice import Voice
 from workers.control.whereabouts import Place, locate
 
 log = logs.get(__name__)
@@ -70,6 +71,7 @@ class Rescue:
         engine: Engine,
         client: "redis.Redis",
         lease: Lease,
+        voice: Voice,
         silence: Silence | None = None,
         overdue: timedelta = OVERDUE,
         budget_seconds: float = _BUDGET,
@@ -82,12 +84,12 @@ class Rescue:
         self._overdue = overdue
         self._budget = budget_seconds
         self._rest = rest
-        self._settling = Settling(engine=engine, client=client)
-        self._sending = Sending(engine=engine, client=client)
-        self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling)
+        self._settling = Settling(engine=engine, client=client, voice=voice)
+        self._sending = Sending(engine=engine, client=client, voice=voice)
+        self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling, voice=voice)
         #: whether what a former holder of the lease may have left undone is done
         self._resumed = False
-        self._rounds = {"cancelled": _Round(), "queued": _Round(), "held": _Round()}
+        self._rounds = {"cancelled": _Round(), "queued": _Round(), "gone": _Round(), "held": _Round()}
 
     def run(self) -> None:
         """Look once, while the lease is held; raises redis-py's errors and Fleet's, and may be called again."""
@@ -118,6 +120,9 @@ class Rescue:
             self._cancelling.attend(page, self._standings(page), now=now)
         for page in self._pages("queued", *self._overdue_at(moment)):
             self._act(page, lambda run, place, host: judging.of_queued(run, place, host, now=moment), now=now)
+        gone = select(Host.id).where(Host.membership != Membership.ACCEPTED)
+        for page in self._pages("gone", col(Run.state).in_(_HELD), col(Run.host_id).in_(gone)):
+            self._act(page, lambda run, place, host: judging.of_begun(run, place, host, now=moment), now=now)
         if self._silence.any():
             for page in self._pages("held", col(Run.state).in_(_HELD)):
                 silent = [run for run in page if self._silence.is_silent(run.host_id)]

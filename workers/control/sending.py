@@ -14,14 +14,16 @@ from fleet import audit, clock, db, names, runs
 from fleet.contracts.control import CancelRun
 from fleet.models import Run
 from workers.control import entries, watchers
+from workers.control.voice import Voice
 
 
 class Sending:
     """Sends messages again."""
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis", voice: Voice) -> None:
         self._engine = engine
         self._client = client
+        self._voice = voice
 
     def send(self, lost: Sequence[Run], *, now: float) -> list[Run]:
         """Send the messages of these runs again, the oldest first; return those that still waited for it."""
@@ -31,11 +33,15 @@ class Sending:
             db.take(session, db.Lock.INGEST)
             waiting = runs.mark_sent(session, [run.id for run in lost], at=clock.from_unix(now))
             events = audit.record_many(session, [entries.of_sent_again(run) for run in waiting])
+        words = self._voice.words(
+            (run.host_id, CancelRun(run=run.id, by=run.cancel_requested_by))
+            for run in waiting
+            if run.cancel_requested_by is not None  # what lost the message may have lost this, too
+        )
         with self._client.pipeline(transaction=True) as pipe:
+            for key, word in words:
+                pipe.lpush(key, word)
             for run in waiting:
-                if run.cancel_requested_by is not None:  # what lost the message may have lost this, too
-                    told = CancelRun(run=run.id, by=run.cancel_requested_by)
-                    pipe.lpush(names.control(run.host_id), told.model_dump_json())
                 pipe.lpush(names.queue(run.host_id), run.message or "")
             pipe.execute()
         watchers.tell(self._client, events)

@@ -5,7 +5,6 @@ wrote; then the run's message is let go. Killed in between, `resume` of whoever 
 to be told are runs that have ended and have a message, and notes of messages that were withdrawn.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from fleet.broker import results
 from fleet.models import Run
 from fleet.runs import Verdict
 from workers.control import entries, watchers, withdrawing
+from workers.control.voice import Voice
 
 #: Results written in one round trip.
 _PAGE = 200
@@ -26,9 +26,10 @@ _PAGE = 200
 class Settling:
     """Ends runs; each call is complete in itself and may be repeated."""
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
+    def __init__(self, *, engine: Engine, client: "redis.Redis", voice: Voice) -> None:
         self._engine = engine
         self._client = client
+        self._voice = voice
 
     def settle(self, verdicts: Iterable[Verdict], *, now: float) -> list[Run]:
         """End runs that may be ended so; return those that are. `now` is the broker's time."""
@@ -57,12 +58,12 @@ class Settling:
         with self._client.pipeline(transaction=False) as pipe:
             for run in settled:
                 # a host that was faster has the last word
-                pipe.set(names.result(run.id), _result(run), nx=True, ex=results.RESULT_TTL_SECONDS)
+                pipe.set(names.result(run.id), self._result(run), nx=True, ex=results.RESULT_TTL_SECONDS)
                 pipe.get(names.result(run.id))
             answers = pipe.execute()
             for run, result in zip(settled, answers[1::2], strict=True):
                 # also where it was there already: whoever wrote it may have been killed before saying so
-                pipe.publish(names.result(run.id), result or _result(run))
+                pipe.publish(names.result(run.id), result or self._result(run))
             pipe.execute()
         with db.session(self._engine) as session:
             runs.let_go(session, [run.id for run in settled])
@@ -78,15 +79,13 @@ class Settling:
                 return
             self.deliver(untold)
 
-
-def _result(run: Run) -> str:
-    error = run.error or {}
-    return json.dumps(
-        results.failure_meta(
+    def _result(self, run: Run) -> str:
+        error = run.error or {}
+        meta = results.failure_meta(
             run.id,
             state=run.state,
             kind=str(error.get("kind", "")),
             message=str(error.get("message", "")),
             date_done=(run.finished_at or clock.now()).isoformat(),
         )
-    )
+        return self._voice.result(meta)

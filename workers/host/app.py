@@ -13,27 +13,36 @@ from typing import Any
 from celery import signals
 from celery.exceptions import SecurityWarning
 
-from fleet import errors, logs
-from fleet.contracts.enrollment import Credential
+from fleet import credentials, errors, logs
+from fleet.contracts.credentials import HostCredential
 from fleet.settings import Settings
+from workers.host.own import REVOKED, Own
 from workers.host.session import Session
 from workers.host.store import Store
 
 log = logs.get(__name__)
 
 
-def main(settings: Settings, *, host: str, credential: Credential) -> int:
+def main(settings: Settings, *, host: str, credential: HostCredential) -> int:
     """Run the worker of `host` until it is told to stop; return the exit code.
 
     Raises `errors.LocalFault` where another worker of this host runs on the same state directory, or its journal is
-    unusable, and `errors.BrokerRefused` where the broker does not take the credential.
+    unusable, `errors.BrokerRefused` where the broker does not take the credential, and `errors.CredentialUnusable`
+    where the host was put out of the fleet.
     """
     _quieten_celery()
-    broker_url = credential.broker_url.get_secret_value()
+    own = Own(settings.credential_path(host), credential)
+    broker = credentials.broker(credential, settings)
     with _only_worker(settings.host_dir(host) / "worker.lock", host):
         store = Store(settings.host_dir(host) / "journal.db", host=host)
+        if store.recall(REVOKED) == own.identity.key:
+            store.close()
+            raise errors.CredentialUnusable(
+                f"host {host!r} was put out of the fleet, and takes nothing any more",
+                remedy="to let it in again, get a token with `fleet token create` and use `fleet enroll --force`",
+            )
         try:
-            return Session(settings, host=host, broker_url=broker_url, store=store).run()
+            return Session(settings, own=own, broker=broker, store=store).run()
         except sqlite3.Error as exc:
             raise errors.LocalFault(
                 f"journal {store.path}: cannot be written ({exc})", remedy="free some space, or mend the disk"

@@ -15,6 +15,8 @@ from workers.host.store import Store
 log = logs.get(__name__)
 
 _KEY = "availability"
+#: when what is obeyed was decided: an earlier word that comes again, or late, changes nothing
+_DECIDED = "availability_decided_at"
 
 
 class Gate:
@@ -41,11 +43,18 @@ class Gate:
 
     def set(self, wish: SetAvailability) -> None:
         """Obey a change, and report it; the same one again changes nothing but the deadline."""
-        if wish.availability is not self.availability:
-            with self._store.transaction(durable=True) as transaction:
+        if wish.decided_at < float(self._store.recall(_DECIDED) or 0.0):
+            log.info("availability.outdated", availability=wish.availability.value)
+            return
+        changes = wish.availability is not self.availability
+        with self._store.transaction(durable=True) as transaction:
+            # also where nothing changes: an older word that comes only now does not count after this one
+            self._store.remember(transaction, _DECIDED, repr(wish.decided_at))
+            if changes:
                 self._store.remember(transaction, _KEY, wish.availability)
                 data = {"availability": wish.availability.value, "by": wish.by}
                 self._outbox.add(transaction, Kind.HOST_AVAILABILITY_CHANGED, data=data)
+        if changes:
             self.availability = wish.availability
             log.info("availability.changed", availability=wish.availability.value, by=wish.by)
         if self._deadline is not None:

@@ -15,6 +15,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 
 from fleet import logs, names
+from fleet.address import Address
 from fleet.broker import app as broker_app
 from workers.host.guard import Guard, JournalUnusable
 from workers.host.handover import Handover
@@ -178,12 +179,12 @@ class DueStep(PulseStep):
         consumer.tick()
 
 
-def make_app(host: str, broker_url: str, **channel_options: Any) -> Celery:
+def make_app(host: str, broker: Address, **channel_options: Any) -> Celery:
     """Return the Celery app of a host's worker; `channel_options` are those of `workers.host.transport.Channel`."""
     queue = kombu.Queue(names.queue(host), kombu.Exchange(""), names.queue(host), no_declare=True)
     return broker_app.make(
         f"fleet-{host}",
-        broker_url=broker_url,
+        broker=broker,
         transport="workers.host.transport:Transport",
         transport_options={
             "client_name": f"fleet-{host}",

@@ -15,8 +15,12 @@ import redis
 from pydantic import ValidationError
 from redis.client import NEVER_DECODE
 
-from fleet import logs, names
-from fleet.contracts.control import READER
+from fleet import errors, logs, names
+from fleet.clock import BrokerClock
+from fleet.contracts import Risk
+from fleet.contracts.control import READER, CancelRun, ControlMessage
+from fleet.security.identity import PrincipalIdentity
+from workers.host.own import Own
 
 log = logs.get(__name__)
 
@@ -25,6 +29,9 @@ _BLOCK_SECONDS = 1
 _RETRY = timedelta(seconds=1)
 #: Messages that are read at once before the worker begins to work.
 _PAGE = 200
+
+#: Above the longest honest word: the fleet's of whose credentials count, for some 100,000 principals. In bytes.
+_LARGEST = 4 * 1024 * 1024
 
 #: Acts upon one kind of `fleet.contracts.control` messages.
 Handler = Callable[[Any], object]
@@ -38,14 +45,22 @@ class ControlList:
         client: "redis.Redis",
         handlers: Mapping[str, Handler],
         *,
-        host: str,
+        own: Own,
         epoch: int,
+        clock: BrokerClock,
         on_superseded: Callable[[int], None],
+        on_refused: Callable[[bytes, str, str], None],
+        pushed_by: Callable[[str], str | None] = lambda _run: None,
     ) -> None:
+        """`pushed_by` tells whose a run is, where that is known here."""
         self._client = client
         self._handlers = handlers
-        self._key = names.control(host)
-        self._epoch_key = names.epoch(host)
+        self._own = own
+        self._clock = clock
+        self._key = names.control(own.host)
+        self._epoch_key = names.epoch(own.host)
+        self._on_refused = on_refused
+        self._pushed_by = pushed_by
         self._epoch = epoch
         self._on_superseded = on_superseded
         self._stopping = threading.Event()
@@ -92,13 +107,24 @@ class ControlList:
                 failing = False
         self.stopped.set()
 
-    def handle(self, item: str | bytes) -> None:
-        """Act upon one message; what cannot be read is logged and dropped."""
+    def handle(self, item: bytes) -> None:
+        """Act upon one message; one that nobody has said who may is refused, what cannot be read is dropped."""
         try:
-            message = READER.validate_json(item)
+            if len(item) > _LARGEST:
+                raise errors.NotTrusted(f"{len(item):,} bytes, which are not read")
+            text, principal = self._own.read_word(item)
+            message = READER.validate_json(text)
+            if principal is not None:
+                self._require_right(principal, message)
             handler = self._handlers[message.kind]
-        except (ValidationError, KeyError) as exc:
-            log.warning("control.refused", error=repr(exc), next="the message is dropped")
+        except errors.NotTrusted as exc:
+            self._refuse(item, "not_trusted", exc.message)
+            return
+        except errors.NotPermitted as exc:
+            self._refuse(item, "not_permitted", exc.message)
+            return
+        except (ValidationError, KeyError) as exc:  # a newer sender says more
+            log.warning("control.unread", error=repr(exc)[:500], next="the message is dropped")
             return
         try:
             handler(message)
@@ -106,3 +132,24 @@ class ControlList:
             log.warning("control.failed", kind=message.kind, error=str(exc), next="the message is dropped")
         except Exception:
             log.exception("control.failed", kind=message.kind)
+
+    def _refuse(self, item: bytes, reason: str, detail: str) -> None:
+        try:
+            self._on_refused(item, reason, detail)
+        except sqlite3.Error as exc:  # what is said next counts all the same
+            log.warning("control.unreported", reason=reason, error=str(exc), next="the message is dropped")
+
+    def _require_right(self, principal: PrincipalIdentity, message: ControlMessage) -> None:
+        """Raise where a principal may not say that: it may end runs of hosts that it may push to, in its own name.
+
+        One that may only look ends its own, as far as this host knows them; the control plane knows all.
+        """
+        objection = self._own.trust.objection(principal, now=self._clock.now())
+        if objection:
+            raise errors.NotTrusted(f"the credential of {principal.name} is {objection}")
+        if not isinstance(message, CancelRun) or message.by != principal.name:
+            raise errors.NotPermitted(f"principal {principal.name} may not say {message.kind}")
+        if not principal.may_address(self._own.identity):
+            raise errors.NotPermitted(f"principal {principal.name} has nothing to say to this host")
+        if not principal.level.may(Risk.CHANGES) and self._pushed_by(message.run) != principal.name:
+            raise errors.NotPermitted(f"principal {principal.name} is {principal.level}, and the run another's")

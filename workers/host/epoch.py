@@ -11,12 +11,17 @@ from typing import Any
 
 import redis
 
-from fleet import errors, logs, names
+from fleet import clock, errors, logs, names
+from fleet.address import Address
 from fleet.broker.connection import translated
 from fleet.clock import BrokerClock
 from fleet.contracts.presence import Heartbeat
 
 log = logs.get(__name__)
+
+
+#: How long a broker that does not know this host's user may take to hear of it.
+_REFUSED_WITHIN_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,25 @@ def take(client: "redis.Redis", host: str, *, known: int) -> Taken | None:
             return Taken(number, superseded=newest > known)
 
 
-def await_turn(client: "redis.Redis", host: str, broker_url: str, *, known: int, broker_clock: BrokerClock) -> Taken:
+def await_turn(client: "redis.Redis", host: str, broker: Address, *, known: int, broker_clock: BrokerClock) -> Taken:
     """Take an epoch and the broker's time, waiting for a broker that is away, or for a session elsewhere to end.
 
-    Raises `errors.BrokerRefused` where the broker does not take the credential.
+    Raises `errors.BrokerRefused` where the broker goes on not to take the credential.
     """
-    waiting_for = ""
+    waiting_for, refused_until = "", clock.elapsed() + _REFUSED_WITHIN_SECONDS
     while True:
         try:
-            with translated(broker_url):
+            with translated(broker):
                 measured: Any = client.time()  # the queue is read before the first heartbeat measures it
                 broker_clock.measure(measured)
                 if taken := take(client, host, known=known):
                     return taken
             event, problem = "host.taken", f"another worker of host {host!r} is alive elsewhere"
-        except errors.BrokerRefused:
-            raise
+        except errors.BrokerRefused as exc:
+            # It may have started a moment ago, and hear only now whom it is to let in.
+            if clock.elapsed() > refused_until:
+                raise
+            event, problem = "broker.refused", str(exc)
         except errors.BrokerUnavailable as exc:
             event, problem = "broker.awaited", str(exc)
         if waiting_for != event:

@@ -3,15 +3,16 @@
 Each message passes the steps in order; the first that objects refuses it, with a reason that is reported, and a copy
 among the dead letters. A refusal never crashes the worker and never stops the queue. Only then is the run written into
 the journal and the message let go of.
+
+Until a principal's signature is seen over the whole message, and this host's key in it, the message is nobody's: its
+refusal says nothing about the run that it names. After that it is that run's, and its refusal ends the run.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from pydantic import ValidationError
 
 from fleet import canonical, errors, logs, names
@@ -19,18 +20,16 @@ from fleet.broker.channel import MAX_MESSAGE_BYTES
 from fleet.clock import BrokerClock, from_unix
 from fleet.contracts import Restart, registry
 from fleet.contracts.envelope import HEADER, LONGEST_WAY_SECONDS, VERSION, Envelope
-from fleet.contracts.reports import Kind
+from fleet.security import signing
+from fleet.security.identity import PrincipalIdentity
 from workers.host.journal import Admission, Claim, Journal
-from workers.host.outbox import Outbox
+from workers.host.own import Own
+from workers.host.refusals import Refusals, bounded
 
 log = logs.get(__name__)
 
-#: Dead letters kept in the broker, newest first.
-DEAD_LETTERS = 1000
-#: How much of a refused item is kept.
-DEAD_LETTER_BYTES = 8192
-#: The longest detail of a refusal, in characters; it may quote what was refused.
-_MOST_DETAIL = 2000
+#: How far ahead of the broker's clock a message may say that it was pushed: callers extrapolate that clock, too.
+_AHEAD_SECONDS = 300.0
 #: How a body is written; Celery would read others too, after the run is in the journal.
 _JSON = ("application/json", "utf-8")
 #: Headers by which Celery delays, drops or unpacks a message on its own, beside the journal.
@@ -66,6 +65,9 @@ class Candidate:
     run_id: str = ""
     task: str = ""
     envelope: Envelope | None = None
+    principal: PrincipalIdentity | None = None
+    #: a principal has signed it, for this host
+    vouched: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,29 +89,33 @@ class Guard:
     def __init__(
         self,
         *,
-        host: str,
+        own: Own,
         tasks: Collection[str],
         journal: Journal,
-        outbox: Outbox,
+        refusals: Refusals,
         clock: BrokerClock,
-        client: "redis.Redis",
+        in_hand: Callable[[bytes], bool],
     ) -> None:
-        self._host = host
+        """`in_hand` says whether a message is yet to be removed from the inbox, and may come from there once more."""
+        self._own = own
         self._tasks = tasks
         self._journal = journal
-        self._outbox = outbox
+        self._refusals = refusals
         self._clock = clock
-        self._client = client
+        self._in_hand = in_hand
         self.steps: tuple[Callable[[Candidate], None], ...] = (
             self.refuse_oversized,
             self.read_run_id,
             self.read_envelope,
+            self.check_signature,
             self.refuse_misdirected,
+            self.refuse_revoked,
             self.refuse_unknown_task,
             self.refuse_foreign_form,
-            self.check_arguments,
             self.refuse_stale,
             self.refuse_late,
+            self.check_permission,
+            self.check_arguments,
         )
 
     def admit(self, item: bytes, headers: Any, body: Any, *, form: tuple[Any, Any] = _JSON) -> Admitted | None:
@@ -148,16 +154,20 @@ class Guard:
             log.exception("message.undigested", run=candidate.run_id or None)
             self._refuse(candidate, Refusal("malformed", f"it cannot be written down ({type(exc).__name__}: {exc})"))
             return None
-        if accepted.admission is Admission.KNOWN:
-            log.info("run.repeated", run=candidate.run_id, next="it is in the journal and runs once")
+        if accepted.admission is Admission.KNOWN and accepted.repeated and not self._in_hand(candidate.item):
+            # The first was let go of long ago: somebody put it there again, who need not have been the control plane.
+            self._refusals.report(
+                candidate.item, "repeated", "the run is in the journal, and runs once", claimed=candidate.run_id
+            )
         if accepted.admission in {Admission.DUE, Admission.BEGUN}:
             return Admitted(candidate.run_id, accepted.claim)
         return None
 
     def malformed(self, item: bytes, detail: str) -> None:
         """Take note of a queue item that is no message at all; raises `JournalUnusable`."""
+        reason = "too_large" if len(item) > MAX_MESSAGE_BYTES else "malformed"
         try:
-            self._refuse(Candidate(item, {}, None), Refusal("malformed", detail))
+            self._refusals.report(item, reason, detail)
         except sqlite3.Error as exc:
             raise JournalUnusable(str(exc)) from exc
 
@@ -171,9 +181,11 @@ class Guard:
             owner = names.host_of_run(run_id) if isinstance(run_id, str) else None
         except errors.InvalidValue:
             owner = None
-        if owner != self._host:
-            raise Refusal("malformed", "the id is not a task id of this host")
-        candidate.run_id = str(run_id)
+        candidate.run_id = str(run_id) if owner else ""
+        if owner is None:
+            raise Refusal("malformed", "the id is not a task id")
+        if owner != self._own.host:
+            raise Refusal("misdirected", f"it is a run of host {owner!r}")
 
     def read_envelope(self, candidate: Candidate) -> None:
         header = candidate.headers.get(HEADER)
@@ -185,10 +197,29 @@ class Guard:
             fields = ", ".join(".".join(map(str, error["loc"])) for error in exc.errors())
             raise Refusal("malformed", f"the envelope is wrong in: {fields}") from exc
 
+    def check_signature(self, candidate: Candidate) -> None:
+        assert candidate.envelope is not None
+        try:
+            candidate.principal = signing.check_message(
+                candidate.headers, candidate.body, form=candidate.form, trust=self._own.trust
+            )
+        except errors.NotTrusted as exc:
+            raise Refusal("not_trusted", exc.message) from exc
+        if candidate.principal.name != candidate.envelope.submitted_by:
+            raise Refusal("not_trusted", f"{candidate.principal.name} pushed it in another's name")
+
     def refuse_misdirected(self, candidate: Candidate) -> None:
         assert candidate.envelope is not None
-        if candidate.envelope.host != self._host:
+        if candidate.envelope.host != self._own.host:
             raise Refusal("misdirected", f"it is meant for host {candidate.envelope.host!r}")
+        if candidate.envelope.host_key not in self._own.keys:
+            raise Refusal("misdirected", "it is meant for another machine that had this name")
+        candidate.vouched = True
+
+    def refuse_revoked(self, candidate: Candidate) -> None:
+        assert candidate.principal is not None
+        if objection := self._own.trust.objection(candidate.principal, now=self._clock.now()):
+            raise Refusal(f"credential_{objection}", f"the credential of principal {candidate.principal.name}")
 
     def refuse_unknown_task(self, candidate: Candidate) -> None:
         task = candidate.headers.get("task")
@@ -205,7 +236,7 @@ class Guard:
 
     def check_arguments(self, candidate: Candidate) -> None:
         try:
-            args, arguments, embed = json.loads(candidate.body)
+            args, arguments, embed = canonical.read(candidate.body)
         except (ValueError, TypeError, RecursionError) as exc:
             raise Refusal("malformed", "the body is not JSON of arguments") from exc
         if args or not isinstance(arguments, dict):
@@ -220,6 +251,8 @@ class Guard:
     def refuse_stale(self, candidate: Candidate) -> None:
         assert candidate.envelope is not None
         submitted_at = candidate.envelope.submitted_at
+        if submitted_at > self._clock.now() + _AHEAD_SECONDS:
+            raise Refusal("from_the_future", "it says that it will be pushed only later")
         begins_at = max(submitted_at, candidate.envelope.not_before or 0.0)
         if begins_at - submitted_at > LONGEST_WAY_SECONDS:
             raise Refusal("malformed", "the envelope is wrong in: not_before")
@@ -236,29 +269,19 @@ class Guard:
                 raise Refusal("malformed", "the envelope is wrong in: not_after") from exc
             raise Expired(not_after)
 
-    def _refuse(self, candidate: Candidate, refusal: Refusal) -> None:
-        detail = canonical.text(refusal.detail)[:_MOST_DETAIL]
-        log.warning("message.refused", run=candidate.run_id or None, reason=refusal.reason, detail=detail)
-        if candidate.run_id:
-            self._journal.refuse(candidate.run_id, reason=refusal.reason, detail=detail)
-        else:
-            self._outbox.report(
-                Kind.MESSAGE_REFUSED,
-                {"reason": refusal.reason, "detail": detail, "size": len(candidate.item)},
-            )
-        self._bury(candidate.item, refusal)
+    def check_permission(self, candidate: Candidate) -> None:
+        assert candidate.principal is not None
+        principal, contract = candidate.principal, registry.get(candidate.task)
+        if not principal.may_address(self._own.identity):
+            raise Refusal("not_permitted", f"principal {principal.name} may not push to this host")
+        if not principal.level.may(contract.risk):
+            raise Refusal("not_permitted", f"principal {principal.name} is {principal.level}, the task {contract.risk}")
 
-    def _bury(self, item: bytes, refusal: Refusal) -> None:
-        """Keep a copy for whoever looks into it; the report is what counts, so a broker that is away is no obstacle."""
-        letter = {
-            "at": self._clock.now(),
-            "reason": refusal.reason,
-            "detail": refusal.detail,
-            "size": len(item),
-            "item": item[:DEAD_LETTER_BYTES].decode("utf-8", "backslashreplace"),
-        }
-        try:
-            if self._client.lpush(names.dead(self._host), json.dumps(letter)) > DEAD_LETTERS:
-                self._client.rpop(names.dead(self._host))
-        except redis.RedisError as exc:
-            log.warning("message.unburied", error=str(exc), next="its report is in the outbox; only the copy is lost")
+    def _refuse(self, candidate: Candidate, refusal: Refusal) -> None:
+        if not candidate.vouched:
+            self._refusals.report(candidate.item, refusal.reason, refusal.detail, claimed=candidate.run_id)
+            return
+        detail = bounded(refusal.detail)
+        log.warning("message.refused", run=candidate.run_id, reason=refusal.reason, detail=detail)
+        self._journal.refuse(candidate.run_id, reason=refusal.reason, detail=detail)
+        self._refusals.bury(candidate.item, refusal.reason, detail)

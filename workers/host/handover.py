@@ -87,6 +87,10 @@ class Handover:
         with self._lock:
             return run_id in self._unsecured
 
+    def has(self, item: bytes) -> bool:
+        """Return whether this very message is still to be removed from the inbox: then a copy may be it, once more."""
+        return item in self._known()
+
     def release(self, run_id: str) -> None:
         """Have the message of a run removed that will not begin after all."""
         with self._lock:

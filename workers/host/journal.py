@@ -25,6 +25,8 @@ from workers.host.store import Store
 CRASHED_AND_HANDED_BACK = "crashed_and_handed_back"
 #: A message that comes again within this many seconds after its run was answered for is a copy, no question.
 _ANSWERED_LATELY = 60.0
+#: Longer than a session that was killed leaves a message in its inbox before the next one looks, in seconds.
+_INBOX_SECONDS = 60.0
 
 
 class Admission(Enum):
@@ -68,6 +70,8 @@ class Accepted:
 
     admission: Admission
     claim: Claim | None = None
+    #: of a run that is known: this is no message that a former session left in its inbox
+    repeated: bool = False
 
 
 class Journal:
@@ -77,6 +81,7 @@ class Journal:
         self._store = store
         self._outbox = outbox
         self._clock = clock
+        self._began_at = clock.now()
         self.sync = store.sync
 
     @property
@@ -96,7 +101,7 @@ class Journal:
             attempt = self._next_attempt(transaction, run_id)
             if attempt is None:
                 self._answer_again(transaction, run_id)
-                return Accepted(Admission.KNOWN)
+                return Accepted(Admission.KNOWN, repeated=self._is_over(transaction, run_id))
             cancelled = self._cancelled(transaction, run_id)
             begun = begin and due_at <= now and not cancelled
             transaction.execute(
@@ -125,6 +130,14 @@ class Journal:
         if begun:
             return Accepted(Admission.BEGUN, Claim(run_id, attempt, task, envelope, item, now))
         return Accepted(Admission.DUE if due_at <= now else Admission.WAITS)
+
+    def pushed_by(self, run_id: str) -> str | None:
+        """Return the principal who pushed a run; None where it is not known."""
+        with self._store.transaction() as transaction:
+            row = transaction.execute(
+                "SELECT envelope FROM journal WHERE run_id = ? AND envelope != '' LIMIT 1", (run_id,)
+            ).fetchone()
+        return Envelope.model_validate_json(row[0]).submitted_by if row else None
 
     def refuse(self, run_id: str, *, reason: str, detail: str) -> None:
         """Report that a message was refused and never ran, unless the run is known: then it answers for itself.
@@ -306,6 +319,14 @@ class Journal:
         if row is not None:
             attempt, outcome, answer = row
             self._outbox.add(transaction, Kind(outcome), run_id=run_id, attempt=attempt, data=json.loads(answer))
+
+    def _is_over(self, transaction: sqlite3.Connection, run_id: str) -> bool:
+        """Say whether a run was accepted by this session, or ended so long ago that no inbox holds its message."""
+        row = transaction.execute(
+            "SELECT 1 FROM journal WHERE run_id = ? AND (accepted_at >= ? OR finished_at < ?) LIMIT 1",
+            (run_id, self._began_at, self._clock.now() - _INBOX_SECONDS),
+        ).fetchone()
+        return row is not None
 
     @staticmethod
     def _next_attempt(transaction: sqlite3.Connection, run_id: str) -> int | None:

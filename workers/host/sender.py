@@ -1,7 +1,9 @@
 """The sender: hands the outbox to the broker, in order, again and again until it has it."""
 
+import json
 import sqlite3
 import threading
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import redis
@@ -9,6 +11,7 @@ import redis
 from fleet import logs, names
 from fleet.broker.results import RESULT_TTL_SECONDS
 from workers.host.outbox import Outbox, Outgoing
+from workers.host.own import Own
 
 log = logs.get(__name__)
 
@@ -18,6 +21,11 @@ _RETRY_LONGEST = timedelta(seconds=2)
 #: How long steps on the way wait for company; a result takes them along at once. A round trip for each step would cost
 #: more than the step.
 _GATHER_SECONDS = 0.03
+#: Reports that are signed together: checking the signature costs the control plane as much as recording one of them.
+MOST_TOGETHER = 20
+#: In characters; the control plane reads items of bounded size (`workers.control.reading`), and one reply may have a
+#: quarter of this.
+_LONGEST_TOGETHER = 1024 * 1024
 #: After this long without a word of the control plane, it is looked whether the broker still has what it was given.
 _ACKNOWLEDGED_WITHIN = 30.0
 
@@ -25,10 +33,11 @@ _ACKNOWLEDGED_WITHIN = 30.0
 class Sender:
     """A thread that sends reports and results as they come."""
 
-    def __init__(self, outbox: Outbox, client: "redis.Redis", *, host: str) -> None:
+    def __init__(self, outbox: Outbox, client: "redis.Redis", own: Own) -> None:
         self._outbox = outbox
         self._client = client
-        self._sender = names.host_sender(host)
+        self._own = own
+        self._sender = names.host_sender(own.host)
         self._stopping = threading.Event()
         self.stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -87,14 +96,29 @@ class Sender:
             log.warning("outbox.unchecked", error=str(exc), next="it is looked at again later")
 
     def send(self, reports: list[Outgoing]) -> None:
-        """Send reports and results in one transaction of the broker, then remember that it has them."""
+        """Send reports and results, signed, in one transaction of the broker, then remember that it has them."""
+        items = [self._own.sign_reports(tuple(texts)) for texts in _together(reports)]
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.lpush(names.reports(self._sender), *(report.report for report in reports))
+            pipe.lpush(names.reports(self._sender), *items)
             pipe.sadd(names.REPORTS_DIRTY, self._sender)
             for report in reports:
                 if report.run_id is not None and report.result is not None:
-                    key = names.result(report.run_id)
-                    pipe.set(key, report.result, ex=RESULT_TTL_SECONDS)
-                    pipe.publish(key, report.result)
+                    key, signed = names.result(report.run_id), self._own.sign_result(json.loads(report.result))
+                    pipe.set(key, signed, ex=RESULT_TTL_SECONDS)
+                    pipe.publish(key, signed)
             pipe.execute()
         self._outbox.mark_sent(reports)
+
+
+def _together(reports: Iterable[Outgoing]) -> Iterator[list[str]]:
+    """Yield reports that are signed together, in their order; none is too long to be signed alone."""
+    texts: list[str] = []
+    length = 0
+    for report in reports:
+        if len(texts) == MOST_TOGETHER or (texts and length + len(report.report) > _LONGEST_TOGETHER):
+            yield texts
+            texts, length = [], 0
+        texts.append(report.report)
+        length += len(report.report)
+    if texts:
+        yield texts

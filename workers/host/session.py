@@ -23,10 +23,17 @@ from celery.worker import state
 
 from beat import host as schedule
 from beat.scheduler import BeatThread
-from fleet import clock, logs, names
+from fleet import clock, errors, logs, names
+from fleet.address import Address
 from fleet.broker.connection import connect, translated
 from fleet.contracts import registry
-from fleet.contracts.control import CancelRun, SetAvailability
+from fleet.contracts.control import (
+    CancelRun,
+    CredentialIssued,
+    KeyRotationRequested,
+    MembershipRevoked,
+    SetAvailability,
+)
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
 from workers.host import consumer, facts, kernel, pipeline
@@ -44,10 +51,12 @@ from workers.host.inboxes import InboxMemory
 from workers.host.inventory import InventoryWatch
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
+from workers.host.own import REVOKED, Own
 from workers.host.pruning import Pruning
 from workers.host.publish import InventoryKey
 from workers.host.pulse import Pulse
 from workers.host.recovery import Recovery, hand_back
+from workers.host.refusals import Refusals
 from workers.host.running import EndRequest, Running, Why
 from workers.host.sender import Sender
 from workers.host.settling import Settling
@@ -70,16 +79,19 @@ _MOST_UNFINISHED = 2000
 class Session:
     """All parts, wired."""
 
-    def __init__(self, settings: Settings, *, host: str, broker_url: str, store: Store) -> None:
+    def __init__(self, settings: Settings, *, own: Own, broker: Address, store: Store) -> None:
+        host = own.host
         self._host = host
+        self._own = own
         self._store = store
         self._left = threading.Lock()
         self._superseded_by: int | None = None
+        self._revoked = False
         started_at = clock.now()
         broker_clock = clock.BrokerClock()
-        self._link = connect(broker_url, name=f"{host}-link", connections=2, timeout=timedelta(seconds=3))
+        self._link = connect(broker, name=f"{host}-link", connections=2, timeout=timedelta(seconds=3), login=own.login)
         known = int(store.recall("epoch") or 0)
-        epoch = await_turn(self._link, host, broker_url, known=known, broker_clock=broker_clock)
+        epoch = await_turn(self._link, host, broker, known=known, broker_clock=broker_clock)
 
         engine = Engine(settings.resolved_docker_url)
         self._facts = facts.detect(settings, engine)
@@ -102,7 +114,8 @@ class Session:
         self._handover = Handover(
             self._link, self._journal, host=host, epoch=epoch.number, on_unusable=consumer.end_worker
         )
-        self._sender = Sender(self._outbox, self._link, host=host)
+        self._refusals = Refusals(self._outbox, self._link, host=host, clock=broker_clock)
+        self._sender = Sender(self._outbox, self._link, own)
         self._inventory = InventoryWatch(
             engine,
             publish=InventoryKey(self._link, host=host, interval=settings.inventory_interval, clock=broker_clock).write,
@@ -110,21 +123,28 @@ class Session:
             interval=settings.inventory_interval,
         )
         self._control = ControlList(
-            connect(broker_url, name=f"{host}-control", timeout=timedelta(seconds=3)),
+            connect(broker, name=f"{host}-control", timeout=timedelta(seconds=3), login=own.login),
             {
                 "reports.acknowledged": lambda m: self._outbox.acknowledge(m.epoch, m.seq),
                 "reports.missing": lambda _m: self._outbox.send_again(),
                 "inventory.requested": lambda _m: self._inventory.sync_now(),
                 "run.cancel": self._cancel,
                 "host.availability": self._set_availability,
+                "trust.updated": lambda m: own.learn_trust(m.statement),
+                "credential.issued": self._take_credential,
+                "key.rotation_requested": self._offer_key,
+                "membership.revoked": self._leave_fleet,
             },
-            host=host,
+            own=own,
             epoch=epoch.number,
+            clock=broker_clock,
             on_superseded=self._give_way,
+            on_refused=self._refusals.report,
+            pushed_by=self._journal.pushed_by,
         )
         pulse = Pulse()
         self._heartbeat = HeartbeatWriter(
-            connect(broker_url, name=f"{host}-heartbeat", timeout=timedelta(seconds=1)),
+            connect(broker, name=f"{host}-heartbeat", timeout=timedelta(seconds=1), login=own.login),
             host=host,
             facts=self._facts,
             started_at=started_at,
@@ -140,7 +160,8 @@ class Session:
         former = _former_inboxes(host, memory)
         recovery = Recovery(self._journal, self._endings, settling, self._children, self._running)
         self._children.start()
-        with translated(broker_url):
+        with translated(broker):
+            self._learn_trust()
             self._control.catch_up()  # what was cancelled or paused meanwhile, before anything begins
             recovery.run(self._link, inboxes=former, superseded=epoch.superseded, rebooted=rebooted)
 
@@ -158,23 +179,24 @@ class Session:
             on_unusable=consumer.end_worker,
         )
         guard = Guard(
-            host=host,
+            own=own,
             tasks=registry.known(),
             journal=self._journal,
-            outbox=self._outbox,
+            refusals=self._refusals,
             clock=broker_clock,
-            client=self._link,
+            in_hand=self._handover.has,
         )
         self._inboxes = (names.inbox(host, epoch.number), *former)
         self._app = consumer.make_app(
             host,
-            broker_url,
+            broker,
             inbox=self._inboxes[0],
             former_inboxes=former,
             on_malformed=partial(self._put_aside, guard),
             on_reconciled=memory.reconciled,
             takes_work=self._gate.is_open,
             link=self._link,
+            login=own.login,
         )
         self._app.task(name=schedule.HEARTBEAT_TASK, ignore_result=True, shared=False)(self._heartbeat.write)
         self._app.task(name=schedule.PRUNE_TASK, ignore_result=True, shared=False)(
@@ -218,7 +240,9 @@ class Session:
         finally:
             self._take_leave()
             self._stopping.over.set()
-        return os.EX_TEMPFAIL if self._superseded_by else int(self._worker.exitcode or 0)
+        if self._superseded_by:
+            return os.EX_TEMPFAIL
+        return os.EX_NOPERM if self._revoked else int(self._worker.exitcode or 0)
 
     def _on_connected(self) -> None:
         """Write anew what the broker may have lost, instead of waiting for its time."""
@@ -268,6 +292,33 @@ class Session:
         self._outbox.report(Kind.HOST_FENCED, {"newer": newer})
         self._stopping.begin(grace=_GIVE_WAY_WITHIN)
         state.should_stop = os.EX_TEMPFAIL  # type: ignore[assignment]  # the stubs know None only
+
+    def _learn_trust(self) -> None:
+        """Believe what the fleet has said of itself meanwhile; what cannot be believed changes nothing."""
+        try:
+            statement: Any = self._link.get(names.TRUST)
+            if statement:
+                self._own.learn_trust(statement)
+        except (errors.NotTrusted, UnicodeDecodeError) as exc:
+            log.warning("trust.unlearned", error=str(exc), next="what was known before counts")
+
+    def _take_credential(self, message: CredentialIssued) -> None:
+        if self._own.learn_credential(message.credential):
+            self._outbox.report(Kind.HOST_CREDENTIAL_TAKEN, {"key": self._own.identity.key})
+
+    def _offer_key(self, _message: KeyRotationRequested) -> None:
+        key, broker_hash = self._own.offer()
+        self._outbox.report(Kind.HOST_KEY_OFFERED, {"key": key, "broker_hash": broker_hash})
+
+    def _leave_fleet(self, message: MembershipRevoked) -> None:
+        """End at once: the host does not belong to the fleet any more, and nothing of the fleet may run on."""
+        with self._store.transaction(durable=True) as transaction:
+            self._store.remember(transaction, REVOKED, self._own.identity.key)
+        self._revoked = True
+        log.error("host.revoked", by=message.by, next="the worker ends, and does not start again without a new token")
+        self._stopping.begin(grace=timedelta(0))
+        state.should_stop = os.EX_NOPERM  # type: ignore[assignment]  # the stubs know None only
+        self._wake()
 
     def _put_aside(self, guard: Guard, item: bytes, problem: str) -> None:
         """Take note of an item that is no message; where the journal cannot, the item stays and the worker ends."""

@@ -7,7 +7,6 @@ consuming begins again (`reconcile`), and the journal recognises what it has see
 """
 
 import itertools
-import json
 from collections.abc import Callable
 from queue import Empty
 from time import monotonic
@@ -17,12 +16,15 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import QoS
 
-from fleet import logs
-from fleet.broker.channel import SharedClient
+from fleet import canonical, logs
+from fleet.broker import tls
+from fleet.broker.channel import MAX_MESSAGE_BYTES, SharedClient
 from workers.host.inboxes import put_back, restore
 
 log = logs.get(__name__)
 
+#: The parts of a message that its signature covers.
+_TAKEN = ("headers", "body", "content-type", "content-encoding")
 #: Takes note of an item that is no message, and why; sees to it that it leaves the inbox.
 OnMalformed = Callable[[bytes, str], None]
 
@@ -38,6 +40,8 @@ class GatedQoS(QoS):
 class Channel(SharedClient, kombu_redis.Channel):
     """Kombu's Redis channel with the hand-off. It consumes one queue."""
 
+    connection_class = tls.LoopbackConnection
+    connection_class_ssl = tls.VerifiedConnection
     #: Acknowledging is the journal's business; kombu only counts what is in hand.
     ack_emulation = False
     QoS: Any = GatedQoS
@@ -54,6 +58,8 @@ class Channel(SharedClient, kombu_redis.Channel):
     #: whether the worker takes new work at the moment
     takes_work: Callable[[], bool]
     link: "redis.Redis"
+    #: says user and password at each new connection
+    login: "redis.CredentialProvider"
 
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
@@ -63,12 +69,19 @@ class Channel(SharedClient, kombu_redis.Channel):
         "on_reconciled",
         "takes_work",
         "link",
+        "login",
     )
 
     #: set by kombu's __init__
     connection_errors: tuple[type[Exception], ...]
 
     _tags = itertools.count(1)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
+        made: Any = super()
+        found: dict[str, Any] = made._connparams(asynchronous=asynchronous)  # noqa: SLF001 - an override
+        self._process_credential_provider(self.login, found)  # type: ignore[attr-defined]  # missing in the stubs
+        return found
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str | None, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
         self._queue, self._callback = queue, callback
@@ -108,6 +121,9 @@ class Channel(SharedClient, kombu_redis.Channel):
         if not self.takes_work():  # asked for while work was still taken
             put_back(self.link, self._queue, self.inbox)
             return
+        if len(item) > MAX_MESSAGE_BYTES:  # unread: as JSON it could take fifty times its size
+            self.on_malformed(item, "too large to be read")
+            return
         try:
             message = self._message(item)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
@@ -120,14 +136,18 @@ class Channel(SharedClient, kombu_redis.Channel):
         return self._message(item.encode())
 
     def _message(self, item: bytes) -> Any:
-        payload = json.loads(item)
-        if payload["headers"].get("compression"):  # kombu would unpack it, to any size, before anybody has looked
+        found = canonical.read(item)
+        if found["headers"].get("compression"):  # kombu would unpack it, to any size, before anybody has looked
             raise ValueError("compressed")
-        payload["properties"]["delivery_tag"] = str(next(self._tags))
+        payload = {name: found.get(name) for name in _TAKEN}
+        # the rest is not signed: who could write to the queue could change it
+        payload["properties"] = {
+            "delivery_tag": str(next(self._tags)),
+            "delivery_info": {"exchange": "", "routing_key": self._queue},
+            "correlation_id": found["headers"].get("id"),
+        }
         message: Any = self.Message(payload, channel=self)
         message.item = item
-        if not isinstance(message.delivery_info, dict):
-            raise TypeError("delivery_info is no object")
         if message.errors:  # a body without UTF-8 form; Celery would drop it without a word
             raise message.errors[0][1]
         self.qos.append(message, message.delivery_tag)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from fleet import db
+from fleet import credentials, db
+from tests import factories
 from tests.services.broker import Broker
 
 ROOT = Path(__file__).parents[3]
@@ -95,8 +96,17 @@ def bare(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def cli(tmp_path: Path, broker: Broker, migrated_url: str) -> Cli:
-    """`fleet` with an empty broker and an empty database."""
+    """`fleet` with an empty broker, and a database that knows the fleet's key and alice, who may do everything."""
     settings = environment(tmp_path / "state", FLEET_BROKER_URL=broker.url, FLEET_DATABASE_URL=migrated_url)
+    engine = db.open_engine(migrated_url)
+    with db.session(engine) as session:
+        factories.found(session)
+        factories.introduce(session, "alice")
+    engine.dispose()
+    keys = {"keys": [factories.key("fleet").secret().get_secret_value()]}
+    credentials.write_private(tmp_path / "state" / "signing-keys.json", json.dumps(keys), what="keys", remedy="")
+    held = factories.principal_credential("alice", broker_url=broker.url)
+    credentials.save_principal(tmp_path / "state" / "principals" / "alice.json", held)
     return Cli(dict(settings))
 
 

@@ -9,8 +9,16 @@ from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker
 
 
-def test_without_a_broker_it_says_how_to_get_one(bare: Cli) -> None:
+def test_where_nothing_is_there_it_says_how_to_begin(bare: Cli) -> None:
     done = bare("ps")
+    assert done.code == 4
+    assert "principal 'alice' has no credential" in done.error
+    assert "`fleet up` makes one with a fleet on this machine" in done.error
+    assert done.out == ""
+
+
+def test_without_a_broker_it_says_how_to_get_one(bare: Cli) -> None:
+    done = bare("token", "create")
     assert done.code == 2
     assert "no broker is known here; start one with `fleet up`, or set FLEET_BROKER_URL" in done.error
     assert done.out == ""
@@ -19,13 +27,16 @@ def test_without_a_broker_it_says_how_to_get_one(bare: Cli) -> None:
 @pytest.mark.parametrize(
     ("url", "code", "said"),
     [
-        ("http://127.0.0.1:6379", 2, "FLEET_BROKER_URL: 'http://127.0.0.1:6379': a broker URL begins with redis://"),
+        ("http://127.0.0.1:6379", 2, "FLEET_BROKER_URL: 'http://127.0.0.1:6379': it is not a broker URL"),
         ("redis://:hunter2@127.0.0.1:notaport/0", 2, "redis://"),
-        ("redis://:hunter2@127.0.0.1:1/0", 5, "the broker at redis://:***@127.0.0.1:1/0 cannot be reached"),
+        ("redis://:hunter2@broker.example:6379/0", 2, "plaintext to another machine; write rediss://…"),
+        ("rediss://:hunter2@broker.example/0?ssl_cert_reqs=none", 2, "has options after the ? (ssl_cert_reqs)"),
+        ("rediss://:hunter2#@broker.example/0", 2, "has a fragment, from the # on"),
+        ("redis://:hunter2@127.0.0.1:1/0", 5, "127.0.0.1:1/0 cannot be reached"),
     ],
 )
 def test_a_wrong_broker_url_is_shown_without_its_password(bare: Cli, url: str, code: int, said: str) -> None:
-    done = bare("ps", FLEET_BROKER_URL=url)
+    done = bare("token", "create", FLEET_BROKER_URL=url)
     assert done.code == code
     assert said in done.error
     assert "hunter2" not in done.err

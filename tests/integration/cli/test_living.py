@@ -262,6 +262,7 @@ def test_the_doctor_works_when_everything_is_down(bare: Cli, tmp_path: Path) -> 
         "database": "fail",
         "docker": "warn",
         "flower": "warn",
+        "principal": "warn",
         "state directory": "ok",
     }
     assert all(check["remedy"] for check in done.json["checks"] if check["level"] != "ok")

@@ -23,8 +23,8 @@ def run_id(ledger: Engine, broker: Broker) -> str:
     run = names.new_run_id("edge-7")
     reports = [factories.queued(run, description=EVIL), *factories.life(run)]
     with db.session(ledger) as session:
-        inventory.enroll_host(session, "edge-7", labels={"env": "prod"})
-        inventory.enroll_host(session, "lab")
+        factories.enroll(session, "edge-7", labels={"env": "prod"})
+        factories.enroll(session, "lab")
         inventory.register(session, "edge-7", facts=factories.facts(os=EVIL), at=clock.now())
         runs.apply_many(session, reports)
         for report in reports:
@@ -151,7 +151,7 @@ def test_labels_reach_the_audit_and_the_registry(cli: Cli, run_id: str, broker: 
     done = cli("host", "label", "edge-7", "site=basel", "env-", "--json")
     assert done.json == {"id": "edge-7", "labels": {"site": "basel"}}
     with broker.connect() as client:
-        assert json.loads(client.hget(names.HOSTS, "edge-7"))["labels"] == {"site": "basel"}
+        assert factories.labels(client, "edge-7") == {"site": "basel"}
     [event] = cli("audit", "list", "--event", "host.labeled", "--json").json
     assert event["actor"] == "p:alice"
     assert event["data"]["set"] == {"site": "basel"}

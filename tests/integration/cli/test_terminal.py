@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from fleet import audit, clock, db, inventory, names, runs
+from fleet import audit, clock, db, names, runs
 from tests import factories
 from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker
@@ -55,7 +55,7 @@ def run_id(ledger: Engine) -> str:
     host = "a-rather-long-host-name-in-a-warehouse"
     run = names.new_run_id(host)
     with db.session(ledger) as session:
-        inventory.enroll_host(session, host, labels={f"label-{n}": "some-value" for n in range(5)})
+        factories.enroll(session, host, labels={f"label-{n}": "some-value" for n in range(5)})
         reports = [factories.queued(run, description="a long description " * 5), *factories.life(run)]
         runs.apply_many(session, reports)
         for report in reports:
@@ -98,7 +98,7 @@ def test_colors_are_for_terminals_only_and_can_be_put_off(cli: Cli, run_id: str)
 
 def test_a_push_to_every_host_is_asked_about(cli: Cli, broker: Broker) -> None:
     with broker.connect() as client:
-        client.hset(names.HOSTS, "edge-7", '{"labels": {}, "membership": "accepted"}')
+        client.hset(names.HOSTS, "edge-7", factories.entry("edge-7"))
         client.set(names.presence("edge-7"), "{}")
         code, said = on_terminal(cli, "push-task", "fleet.host.ping", "--all", answer="n\n")
         assert "Push fleet.host.ping to every host (1)? [y/N]" in said

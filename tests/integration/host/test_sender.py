@@ -11,13 +11,24 @@ import pytest
 from fleet import names
 from fleet.clock import BrokerClock
 from fleet.contracts.reports import Kind
+from fleet.security import signing
+from fleet.security.trust import Trust
+from tests import factories
 from tests.services.broker import Broker
 from tests.services.proxy import Link
 from tests.services.sessions import Session
 from tests.services.waiting import until
+from workers.control import reading
 from workers.host.outbox import Outbox
+from workers.host.own import Own
+from workers.host.replies import MAX_REPLY_BYTES
 from workers.host.sender import Sender
 from workers.host.store import Store
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Own:
+    return factories.own(tmp_path / "credential.json", "h1")
 
 
 @pytest.fixture
@@ -27,12 +38,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def test_a_journal_that_cannot_be_written_for_a_while_does_not_end_the_sending(broker: Broker, store: Store) -> None:
+def test_a_journal_that_cannot_be_written_for_a_while_does_not_end_the_sending(
+    broker: Broker, store: Store, own: Own
+) -> None:
     outbox = Outbox(store, host="h1", epoch=1, clock=BrokerClock())
     with store.transaction() as transaction:  # as a full disk: what was sent cannot be marked
         transaction.execute("CREATE TRIGGER full BEFORE UPDATE ON outbox BEGIN SELECT RAISE(FAIL, 'full'); END")
     with broker.connect() as client:
-        sender = Sender(outbox, client, host="h1")
+        sender = Sender(outbox, client, own)
         sender.start()
         outbox.report(Kind.HOST_REGISTERED)
         until(lambda: client.llen(names.reports("h1")), "the report is sent")
@@ -44,9 +57,9 @@ def test_a_journal_that_cannot_be_written_for_a_while_does_not_end_the_sending(b
 
 
 @pytest.fixture
-def sender(session: Session, linked: Any) -> Iterator[Sender]:
+def sender(session: Session, linked: Any, own: Own) -> Iterator[Sender]:
     """A sender on a link that can be cut."""
-    made = Sender(session.outbox, linked, host="h1")
+    made = Sender(session.outbox, linked, own)
     yield made
     made.stop()
     assert made.stopped.is_set()
@@ -68,7 +81,14 @@ class RoundTrips:
 
 def received(client: Any) -> list[int]:
     """Return the numbers of the reports that the broker has, oldest first."""
-    return [json.loads(report)["seq"] for report in reversed(client.lrange(names.reports("h1"), 0, -1))]
+    return [number for together in bundles(client) for number in together]
+
+
+def bundles(client: Any) -> list[list[int]]:
+    """Return the numbers of the reports that were signed together, oldest first."""
+    items = reversed(client.lrange(names.reports("h1"), 0, -1))
+    signed = [signing.check_reports(item.encode(), "h1", [factories.key("h1").public]) for item in items]
+    return [[json.loads(report)["seq"] for report in reports] for reports in signed]
 
 
 def test_steps_on_the_way_share_a_round_trip(session: Session, client: Any, sender: Sender) -> None:
@@ -93,6 +113,35 @@ def test_a_result_is_sent_at_once_and_takes_the_steps_before_it_along(
     assert received(client) == [1, 2, 3]
     result = json.loads(client.get(names.result(claim.run_id)))
     assert result["result"] == {"x": 1}
+    signing.check_result(result, claim.run_id, trust=Trust.in_keys([factories.key("fleet").public]))
+
+
+def test_reports_are_signed_together_up_to_twenty_and_by_their_size(
+    session: Session, client: Any, sender: Sender
+) -> None:
+    for _ in range(45):
+        session.outbox.report(Kind.HOST_REGISTERED)
+    sender.send(session.outbox.unsent())
+    assert [len(together) for together in bundles(client)] == [20, 20, 5]
+    client.flushall()
+    largest = {"reply": "ä" * (MAX_REPLY_BYTES // 2)}
+    for _ in range(20):
+        session.outbox.report(Kind.RUN_SUCCEEDED, largest)
+    sender.send(session.outbox.unsent())
+    assert received(client) == list(range(46, 66))
+    assert max(map(len, client.lrange(names.reports("h1"), 0, -1))) < reading.LARGEST_ITEM
+
+
+@pytest.mark.parametrize("worst", ['"', "ä", "\x01", "\U0001f600"])
+def test_a_report_of_four_megabytes_fits_into_its_item(
+    session: Session, client: Any, sender: Sender, worst: str
+) -> None:
+    written = len(json.dumps(worst, ensure_ascii=False).encode()) - 2
+    session.outbox.report(Kind.INVENTORY_SYNCED, {"containers": worst * (4 * 1024 * 1024 // written)})
+    sender.send(session.outbox.unsent())
+    (item,) = client.lrange(names.reports("h1"), 0, -1)
+    (found,) = reading.read(item.encode(), "h1", [factories.key("h1").public])
+    assert found.reason == "data do not fit", "it is read, and found to be no list of containers"
 
 
 def test_whoever_waits_for_a_result_is_told_when_it_is_sent(session: Session, client: Any, sender: Sender) -> None:
@@ -157,10 +206,12 @@ def test_what_still_lies_in_the_broker_is_not_sent_again(
     assert received(client) == [1]
 
 
-def test_nothing_is_lost_by_a_stop_that_comes_at_any_moment(session: Session, client: Any, linked: Any) -> None:
+def test_nothing_is_lost_by_a_stop_that_comes_at_any_moment(
+    session: Session, client: Any, linked: Any, own: Own
+) -> None:
     stop_after = [0, 1, 5, 20, 60]
     for count in stop_after:
-        sender = Sender(session.outbox, linked, host="h1")
+        sender = Sender(session.outbox, linked, own)
         sender.start()
         for _ in range(count):
             session.accept()
@@ -172,7 +223,7 @@ def test_nothing_is_lost_by_a_stop_that_comes_at_any_moment(session: Session, cl
 
 
 def test_a_stop_during_an_outage_comes_soon_and_leaves_the_reports_in_the_outbox(
-    session: Session, client: Any, link: Link, sender: Sender
+    session: Session, client: Any, link: Link, sender: Sender, own: Own
 ) -> None:
     link.cut()
     sender.start()
@@ -181,7 +232,7 @@ def test_a_stop_during_an_outage_comes_soon_and_leaves_the_reports_in_the_outbox
     assert sender.stopped.is_set()
     assert session.outbox.backlog() == 1
     link.mend()
-    later = Sender(session.outbox, client, host="h1")
+    later = Sender(session.outbox, client, own)
     later.start()
     later.stop(timeout=timedelta(seconds=10))
     assert received(client) == [1]

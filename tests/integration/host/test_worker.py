@@ -7,17 +7,18 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from celery import group
 
-from fleet import db, errors, inventory, names, presence
+from fleet import db, errors, inventory, names, presence, runs
 from fleet.clock import now
 from fleet.contracts.presence import Presence
 from fleet.dispatch import RunSignature
+from tests import factories
 from tests.services.availability import missing
 from tests.services.docker import IMAGE
-from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
 from tests.services.waiting import until
@@ -38,17 +39,13 @@ def host(system: System) -> str:
     return "h1"
 
 
+#: Changes a kombu message in place.
+Change = Callable[[dict[str, Any]], object]
+
+
 def push(system: System, task: str, *, host: str = "h1", expires: float | None = None, **arguments: object) -> str:
     """Push and return the run's id."""
     return system.fleet.push(task, on=host, arguments=arguments, expires=expires).run_ids[0]
-
-
-def item_of(system: System, run_id: str) -> str:
-    """Return the queue item of a run, byte for byte, as the ledger has it or had it."""
-    for report in system.redis.lrange(names.reports("p:alice"), 0, -1):
-        if json.loads(report)["run"] == run_id:
-            return str(json.loads(report)["data"]["message"])
-    raise AssertionError("the report has been taken in already")
 
 
 class TestLife:
@@ -95,40 +92,37 @@ class TestLife:
             assert record.facts["docker_version"] is None
 
 
-@pytest.mark.xdist_group("standing")
-def test_a_task_that_fails_says_why_and_raises_fleets_error_at_the_caller(standing: System) -> None:
-    result = standing.fleet.dispatcher.task("fleet.containers.list").apply_async(host="h1")
+def test_a_task_that_fails_says_why_and_raises_fleets_error_at_the_caller(system: System, host: str) -> None:
+    result = system.fleet.dispatcher.task("fleet.containers.list").apply_async(host=host)
     with pytest.raises(errors.TaskFailed, match="does not answer") as caught:
         result.get(timeout=10)
     assert caught.value.kind == "engine_unavailable"
-    assert standing.record(result.id, state="failed").error["kind"] == "engine_unavailable"  # type: ignore[index]
+    assert system.record(result.id, state="failed").error["kind"] == "engine_unavailable"  # type: ignore[index]
 
 
-@pytest.mark.xdist_group("standing")
-def test_groups_of_signatures_bring_one_reply_a_member(standing: System) -> None:
-    task = standing.fleet.dispatcher.task("fleet.host.ping")
+def test_groups_of_signatures_bring_one_reply_a_member(system: System, host: str) -> None:
+    task = system.fleet.dispatcher.task("fleet.host.ping")
     signatures = [
-        RunSignature(task, kwargs={"echo": str(n)}, app=task.app, options={"host": "h1", "offline": "fail"})
+        RunSignature(task, kwargs={"echo": str(n)}, app=task.app, options={"host": host, "offline": "fail"})
         for n in range(12)
     ]
     results = group(signatures)()
     assert [reply["echo"] for reply in results.get(timeout=15)] == [str(n) for n in range(12)]
-    assert all(names.host_of_run(result.id) == "h1" for result in results.results)
+    assert all(names.host_of_run(result.id) == host for result in results.results)
 
 
-@pytest.mark.xdist_group("standing")
-def test_the_same_message_a_hundred_times_runs_once(standing: System) -> None:
-    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
-        run_id = push(standing, "fleet.host.ping")
-        item = item_of(standing, run_id)
-        standing.redis.lpush(names.queue("h1"), *[item] * 100)
-        until(lambda: standing.redis.llen(names.queue("h1")) == 0, "the queue is drained")
-    standing.record(run_id, state="succeeded")
-    until(lambda: standing.redis.llen(names.inbox("h1", 1)) == 0, "the inbox is empty")
-    assert [event.event for event in standing.life(run_id)].count("run.started") == 1
+def test_the_same_message_a_hundred_times_runs_once(system: System, host: str) -> None:
+    system.parts[0].process.send_signal(signal.SIGSTOP)  # so that the report is still there to read
+    run_id = push(system, "fleet.host.ping")
+    item = system.item_of(run_id)
+    system.redis.lpush(names.queue(host), *[item] * 100)
+    until(lambda: system.redis.llen(names.queue(host)) == 0, "the queue is drained")
+    system.parts[0].process.send_signal(signal.SIGCONT)
+    system.record(run_id, state="succeeded")
+    until(lambda: system.redis.llen(names.inbox(host, 1)) == 0, "the inbox is empty")
+    assert [event.event for event in system.life(run_id)].count("run.started") == 1
 
 
-@pytest.mark.xdist_group("standing")
 @pytest.mark.parametrize(
     "item",
     [
@@ -151,74 +145,151 @@ def test_the_same_message_a_hundred_times_runs_once(standing: System) -> None:
         *("list delivery", "compressed", "surrogate"),
     ],
 )
-def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(standing: System, item: bytes) -> None:
-    refused = len(standing.events("message.refused"))
-    standing.redis.lpush(names.queue("h1"), item)
+def test_an_item_that_is_no_message_is_put_aside_and_the_next_good_task_runs(
+    system: System, host: str, item: bytes
+) -> None:
+    system.redis.lpush(names.queue(host), item)
     begun = time.monotonic()
-    (outcome,) = standing.fleet.push("fleet.host.ping", on="h1").wait(timeout=10)
+    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
     assert outcome.state == "succeeded"
     assert time.monotonic() - begun < 5
-    letter = json.loads(str(standing.redis.lindex(names.dead("h1"), 0)))
+    letter = json.loads(str(system.redis.lindex(names.dead(host), 0)))
     assert letter["reason"] in ("malformed", "too_large")
     assert letter["size"] == len(item)
-    until(lambda: len(standing.events("message.refused")) > refused, "the refusal is on record")
-    until(lambda: standing.redis.llen(names.inbox("h1", 1)) == 0, "the inbox is empty")
+    until(lambda: system.events("message.refused"), "the refusal is on record")
+    assert system.redis.llen(names.inbox(host, 1)) == 0
 
 
-@pytest.mark.xdist_group("standing")
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda m: m["headers"]["fleet"].update(host="h2"), "misdirected"),
-        (lambda m: m["headers"].update(task="celery.backend_cleanup"), "unknown_task"),
-        (lambda m: m["headers"].update(task="fleet.beat.heartbeat"), "unknown_task"),
-        (lambda m: m.update(body='[[], {"echo": 1}, {}]'), "invalid_arguments"),
-        (lambda m: m.update(body='[[], {"ecko": "x"}, {}]'), "invalid_arguments"),
-        (lambda m: m.update(body='[["x"], {}, {}]'), "invalid_arguments"),
-        (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
-        (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(v=2), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(metadata={"x": json.loads("[" * 300 + "]" * 300)}), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(metadata={"x": "\ud800"}), "malformed"),
-        (lambda m: m["headers"]["fleet"].update(not_after=-1e300), "malformed"),
-        (lambda m: m.update(body='[[], {"\\ud800": "x"}, {}]'), "invalid_arguments"),
-        (lambda m: m.update({"content-type": "application/x-python-serialize"}), "malformed"),
-        (lambda m: m["headers"].update(eta="2099-01-01T00:00:00+00:00"), "malformed"),
-        (lambda m: m["headers"].update(expires=1), "malformed"),
-    ],
-)
-def test_a_message_that_was_tampered_with_is_rejected_with_the_reason(
-    standing: System, change: object, reason: str
+#: What makes a message one that its host rejects, though a principal has signed it for this host.
+REJECTED: list[tuple[Change, str]] = [
+    (lambda m: m["headers"].update(task="celery.backend_cleanup"), "unknown_task"),
+    (lambda m: m["headers"].update(task="fleet.beat.heartbeat"), "unknown_task"),
+    (lambda m: m.update(body='[[], {"echo": 1}, {}]'), "invalid_arguments"),
+    (lambda m: m.update(body='[[], {"ecko": "x"}, {}]'), "invalid_arguments"),
+    (lambda m: m.update(body='[["x"], {}, {}]'), "invalid_arguments"),
+    (lambda m: m.update(body='[[], {}, {"chain": [{"task": "x"}]}]'), "callbacks"),
+    (lambda m: m.update(body='[[], {"echo": "x", "echo": "y"}, {}]'), "malformed"),
+    (lambda m: m.update(body='[[], {"echo": NaN}, {}]'), "malformed"),
+    (lambda m: m.update(body="[" * 10_000), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(metadata={"x": json.loads("[" * 300 + "]" * 300)}), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(metadata={"x": "\ud800"}), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(not_after=-1e300), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(submitted_at=time.time() - 40 * 86_400), "stale"),
+    (lambda m: m["headers"]["fleet"].update(submitted_at=time.time() + 86_400), "from_the_future"),
+    (lambda m: m.update(body='[[], {"\\ud800": "x"}, {}]'), "invalid_arguments"),
+    (lambda m: m.update({"content-type": "application/x-python-serialize"}), "malformed"),
+    (lambda m: m["headers"].update(eta="2099-01-01T00:00:00+00:00"), "malformed"),
+    (lambda m: m["headers"].update(expires=1), "malformed"),
+]
+#: What makes it nobody's word to this host, though a principal has signed it.
+REFUSED: list[tuple[Change, str]] = [
+    (lambda m: m["headers"]["fleet"].update(host="h2"), "misdirected"),
+    (lambda m: m["headers"]["fleet"].update(host_key=factories.key("h1").public), "misdirected"),
+    (lambda m: m["headers"].update(id=names.new_run_id("h2")), "misdirected"),
+    (lambda m: m["headers"].update(id="h1:x"), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(extra=1), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(v=3), "malformed"),
+    (lambda m: m["headers"]["fleet"].update(submitted_by="bob"), "not_trusted"),
+]
+
+
+def tampered(system: System, change: Change, *, signed: bool) -> tuple[str, str]:
+    """Return a message that was changed, as a queue item, and the id of its run."""
+    message = system.genuine()
+    message["headers"]["id"] = names.new_run_id("h1")
+    if signed:
+        change(message)
+        system.sign(message)
+    else:
+        system.sign(message)
+        change(message)
+    return json.dumps(message), message["headers"]["id"]
+
+
+def refusals(system: System, count: int) -> dict[str | None, str]:
+    """Wait for so many messages that were refused; return the reasons, by the runs that they claim to be."""
+    until(lambda: len(system.events("message.refused")) >= count, "the refusals are on record")
+    return {event.data.get("run"): event.data["reason"] for event in system.events("message.refused")}
+
+
+def states(system: System) -> dict[str, str]:
+    with db.session(system.engine, write=False) as session:
+        return {run.id: run.state for run in runs.listing(session)}
+
+
+def test_a_message_that_is_signed_and_cannot_be_carried_out_is_rejected_with_the_reason(
+    system: System, host: str
 ) -> None:
-    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
-        template = json.loads(item_of(standing, push(standing, "fleet.host.ping")))
-        run_id = names.new_run_id("h1")
-        template["headers"]["id"] = run_id
-        change(template)  # type: ignore[operator]
-        standing.redis.lpush(names.queue("h1"), json.dumps(template))
-    run = standing.record(run_id, state="rejected")
-    assert run.error is not None
-    assert run.error["kind"] == reason
-    with pytest.raises(errors.TaskRejected):
-        standing.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+    expected = {}
+    for change, reason in REJECTED:
+        item, run_id = tampered(system, change, signed=True)
+        system.redis.lpush(names.queue(host), item)
+        expected[run_id] = reason
+    found = {run_id: (system.record(run_id, state="rejected").error or {})["kind"] for run_id in expected}
+    assert found == expected
+    for run_id in expected:
+        with pytest.raises(errors.TaskRejected):
+            system.fleet.dispatcher.app.AsyncResult(run_id).get(timeout=5)
+    assert system.events("message.refused") == []
 
 
-@pytest.mark.xdist_group("standing")
+def test_the_same_without_a_new_signature_is_nobodys_and_says_nothing_about_a_run(system: System, host: str) -> None:
+    expected: dict[str | None, str] = {}
+    for change, _reason in REJECTED:
+        item, run_id = tampered(system, change, signed=False)
+        system.redis.lpush(names.queue(host), item)
+        expected[run_id] = "not_trusted"
+    assert refusals(system, len(expected)) == expected
+    assert set(states(system).values()) == {"succeeded"}, "only the one that was pushed is known"
+    assert not any(system.redis.exists(names.result(str(run_id))) for run_id in expected)
+
+
+def test_what_is_signed_for_another_machine_or_in_anothers_name_is_refused(system: System, host: str) -> None:
+    system.introduce("bob")
+    expected: dict[str | None, str] = {}
+    for change, reason in REFUSED:
+        item, run_id = tampered(system, change, signed=True)
+        system.redis.lpush(names.queue(host), item)
+        expected[None if run_id == "h1:x" else run_id] = reason
+    assert refusals(system, len(REFUSED)) == expected
+    assert set(states(system).values()) == {"succeeded"}
+
+
+def test_a_forged_copy_does_not_touch_the_run_that_it_names(system: System, host: str) -> None:
+    system.parts[-1].stop()
+    (run_id,) = system.fleet.push("fleet.host.ping", on=host, offline="queue").run_ids
+    (item,) = system.redis.lrange(names.queue(host), 0, -1)
+    system.redis.delete(names.queue(host))
+    forged = json.loads(item)
+    forged["body"] = '[[], {"echo": "another"}, {}]'
+    system.redis.lpush(names.queue(host), json.dumps(forged))
+    system.start_worker(host)
+    assert refusals(system, 1) == {run_id: "not_trusted"}
+    assert states(system) == {run_id: "queued"}
+    system.redis.lpush(names.queue(host), item)
+    assert system.record(run_id, state="succeeded").reply["echo"] == ""  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
-    "encode", [lambda t: t.encode("utf-16"), lambda t: t.replace("bob", "\ud800").encode("utf-8", "surrogatepass")]
+    ("origin", "encode"),
+    [
+        ("bob", lambda message: json.dumps(message).encode("utf-16")),
+        ("\ud800", lambda message: json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")),
+    ],
+    ids=["UTF-16", "half a surrogate pair"],
 )
 def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
-    standing: System, encode: Callable[[str], bytes]
+    system: System, host: str, origin: str, encode: Callable[[object], bytes]
 ) -> None:
     """Python reads both as JSON, and the journal stores neither."""
-    with frozen(standing.parts[0].process.pid):  # so that the report is still there to read
-        template = json.loads(item_of(standing, push(standing, "fleet.host.ping")))
-        run_id = names.new_run_id("h1")
-        template["headers"].update(id=run_id, origin="bob")
-        standing.redis.lpush(names.queue("h1"), encode(json.dumps(template)))
-        (outcome,) = standing.fleet.push("fleet.host.ping", on="h1").wait(timeout=10)
-        assert outcome.state == "succeeded"
-    assert standing.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
+    message = system.genuine()
+    run_id = names.new_run_id(host)
+    message["headers"].update(id=run_id, origin=origin)
+    system.sign(message)
+    system.redis.lpush(names.queue(host), encode(message))
+    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
+    assert outcome.state == "succeeded"
+    assert system.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
 
 
 def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
@@ -238,10 +309,9 @@ def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
     assert "run.started" not in {event.event for event in system.life(late.run_ids[0])}
 
 
-@pytest.mark.xdist_group("standing")
-def test_a_result_that_came_while_another_was_awaited_is_there_at_once(standing: System) -> None:
-    first = standing.fleet.push("fleet.host.ping", on="h1")
-    second = standing.fleet.push("fleet.host.ping", on="h1")
+def test_a_result_that_came_while_another_was_awaited_is_there_at_once(system: System, host: str) -> None:
+    first = system.fleet.push("fleet.host.ping", on=host)
+    second = system.fleet.push("fleet.host.ping", on=host)
     (outcome,) = second.wait(timeout=10)
     until(first.results[0].ready, "the first result")
     begun = time.monotonic()
@@ -250,7 +320,6 @@ def test_a_result_that_came_while_another_was_awaited_is_there_at_once(standing:
     assert outcome.state == "succeeded"
 
 
-@pytest.mark.xdist_group("deadlines")
 def test_a_clean_stop_signs_the_host_off_at_once_and_ends_soon(system: System, host: str) -> None:
     worker = system.parts[-1]
     begun = time.monotonic()
@@ -281,9 +350,10 @@ def test_a_worker_that_is_started_again_takes_what_waits(system: System, host: s
 def test_what_a_dead_session_left_in_its_inbox_runs_once_in_the_next(system: System, host: str) -> None:
     control, worker = system.parts
     assert worker.stop() == 0
-    with frozen(control.process.pid):
-        batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
-        system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
+    control.process.send_signal(signal.SIGSTOP)
+    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")  # as BLMOVE before a kill -9
+    control.process.send_signal(signal.SIGCONT)
     system.start_worker(host)
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
@@ -294,10 +364,11 @@ def test_an_inbox_is_found_however_many_sessions_ended_before_one_consumed(syste
     """A session that fails at its start, on a full disk say, has taken its epoch already."""
     control, worker = system.parts
     assert worker.stop() == 0
-    with frozen(control.process.pid):
-        batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
-        system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
-        system.redis.set(names.epoch(host), 50)
+    control.process.send_signal(signal.SIGSTOP)
+    batch = system.fleet.push("fleet.host.ping", on=host, offline="queue")
+    system.redis.lmove(names.queue(host), names.inbox(host, 1), "RIGHT", "LEFT")
+    system.redis.set(names.epoch(host), 50)
+    control.process.send_signal(signal.SIGCONT)
     system.start_worker(host)
     (outcome,) = batch.wait(timeout=10)
     assert outcome.state == "succeeded"
@@ -313,7 +384,6 @@ def test_a_second_worker_of_the_same_host_is_refused_and_the_first_goes_on(syste
     push(system, "fleet.host.ping")
 
 
-@pytest.mark.xdist_group("deadlines")
 def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(system: System, host: str) -> None:
     system.broker.stop(kill=True)
     system.broker.start()
@@ -332,7 +402,6 @@ def test_a_broker_that_is_killed_and_comes_back_finds_its_worker_within_seconds(
     assert lost <= 1
 
 
-@pytest.mark.xdist_group("deadlines")
 def test_heartbeats_outlive_a_broker_outage_that_is_logged_once(system: System, host: str) -> None:
     log = system.parts[-1].log
     system.broker.stop(kill=True)

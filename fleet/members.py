@@ -1,0 +1,217 @@
+"""Members: brings what the database says of hosts, principals and tokens into the broker, and to the hosts.
+
+Everybody has a broker user of their own, the registry has everybody's credential, and hosts are told on their control
+lists what concerns them. The database comes first: whoever was cut off in between is made good by the control worker,
+which reconciles the broker when it begins and whenever the broker has started anew.
+"""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import redis
+from sqlmodel import Session, col, select
+
+from fleet import audit, clock, db, enrollment, inventory, keyring, names
+from fleet.broker import login
+from fleet.contracts.control import (
+    ControlMessage,
+    CredentialIssued,
+    KeyRotationRequested,
+    MembershipRevoked,
+    TrustUpdated,
+)
+from fleet.keyring import Keyring
+from fleet.models import EnrollmentToken, Host, Membership, Principal
+from fleet.security import acl, broker_users
+
+#: How long the broker user of a used-up or expired token stays: its host may still have to read the answer.
+_ANSWER_READ_WITHIN = timedelta(seconds=60)
+#: How long a host that is put out has to hear of it before its connections are cut.
+_HEARD_WITHIN_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+
+
+def users(session: Session, *, now: datetime | None = None) -> dict[str, acl.User]:
+    """Return the broker users that there are to be, by name: of hosts, principals and tokens that can be used."""
+    found = [
+        acl.host(host.id, host.broker_hashes)
+        for host in session.exec(select(Host).where(Host.membership == Membership.ACCEPTED)).all()
+        if host.broker_hashes
+    ]
+    found += [
+        acl.principal(row.id, row.broker_hashes)
+        for row in session.exec(select(Principal).where(col(Principal.revoked_at).is_(None))).all()
+        if row.broker_hashes
+    ]
+    found += [_joiner(token) for token in session.exec(select(EnrollmentToken)).all() if _usable(token, now=now)]
+    return {user.name: user for user in found}
+
+
+def reconcile(session: Session, client: "redis.Redis", ring: Keyring) -> broker_users.Changes:
+    """Leave exactly these users in the broker, and the registry as it is to be; see `broker_users.reconcile`."""
+    _keep_still(session)
+    changes = broker_users.reconcile(client, users(session))
+    publish(session, client, ring)
+    broker_users.save(client)
+    return changes
+
+
+def publish(session: Session, client: "redis.Redis", ring: Keyring) -> None:
+    """Write what everybody reads: the fleet's word about itself, hosts, and principals' credentials."""
+    inventory.publish_hosts(session, client)
+    live = {
+        row.id: row.credential
+        for row in session.exec(select(Principal).where(col(Principal.revoked_at).is_(None))).all()
+    }
+    published: Any = client.hkeys(names.PRINCIPALS)
+    gone = set(published) - live.keys()
+    pipe: Any
+    with client.pipeline(transaction=True) as pipe:
+        pipe.set(names.TRUST, keyring.statement(session, ring))
+        if gone:
+            pipe.hdel(names.PRINCIPALS, *gone)
+        if live:
+            pipe.hset(names.PRINCIPALS, mapping=live)
+        pipe.execute()
+
+
+def tell(session: Session, client: "redis.Redis", ring: Keyring, said: Mapping[str, ControlMessage]) -> None:
+    """Say something to hosts; those that are no members hear nothing."""
+    keys = inventory.accepted(session, said)
+    pipe: Any
+    with client.pipeline(transaction=False) as pipe:
+        for host, message in said.items():
+            if keys.get(host):
+                pipe.lpush(names.control(host), ring.word(keys[host][0], message))
+        pipe.execute()
+
+
+def announce_trust(session: Session, client: "redis.Redis", ring: Keyring) -> None:
+    """Tell everybody which keys are the fleet's and whose credentials count. Call it after the change is committed."""
+    publish(session, client, ring)
+    told = TrustUpdated(statement=keyring.statement(session, ring))
+    hosts = session.exec(select(Host.id).where(Host.membership == Membership.ACCEPTED)).all()
+    tell(session, client, ring, dict.fromkeys(hosts, told))
+
+
+def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_id: str) -> None:
+    """Issue a host's credential where it has none, and bring user, entry and credential to where they go."""
+    host = session.get(Host, host_id)
+    if host is None or host.membership != Membership.ACCEPTED or not host.keys:
+        return
+    credential = enrollment.identify(host, ring)
+    session.add(host)
+    session.flush()
+    admit_host(client, host)
+    inventory.publish_hosts(session, client, host_id)
+    tell(session, client, ring, {host_id: CredentialIssued(credential=credential)})
+
+
+def unannounced(session: Session) -> list[str]:
+    """Return the members whose credentials are yet to be issued."""
+    query = select(Host.id).where(Host.membership == Membership.ACCEPTED, col(Host.credential).is_(None))
+    return list(session.exec(query).all())
+
+
+def renew_hosts(session: Session, ring: Keyring) -> bool:
+    """Have the credentials issued anew that an older key of the fleet signed; return whether there were any."""
+    query = select(Host).where(Host.membership == Membership.ACCEPTED, col(Host.credential).is_not(None))
+    outdated = [host for host in session.exec(query).all() if not ring.has_issued(host.credential or "")]
+    for host in outdated:
+        host.credential = None
+        session.add(host)
+    return bool(outdated)
+
+
+def prune_joiners(session: Session, client: "redis.Redis") -> int:
+    """Take the broker users of tokens out that can be used no more; return how many."""
+    command: Any = client.execute_command
+    _keep_still(session)
+    wanted = users(session)
+    present = [str(user) for user in command("ACL USERS")]
+    gone = [user for user in present if user.startswith(acl.JOINER_PREFIX) and user not in wanted]
+    return broker_users.remove(client, gone) if gone else 0
+
+
+def admit_host(client: "redis.Redis", host: Host, *, anew: bool = False) -> None:
+    """Let a host in at the broker; with `anew`, sessions of a former machine of that name end."""
+    user = acl.host(host.id, host.broker_hashes)
+    if anew:
+        broker_users.cut(client, user.name)
+    broker_users.apply(client, [user])
+    broker_users.save(client)
+
+
+def admit_principal(client: "redis.Redis", principal: Principal) -> None:
+    """Let a principal in at the broker by the passwords that count."""
+    broker_users.apply(client, [acl.principal(principal.id, principal.broker_hashes)])
+    broker_users.save(client)
+
+
+def admit_joiner(client: "redis.Redis", token: EnrollmentToken) -> None:
+    """Let whoever holds the token ask at the broker."""
+    broker_users.apply(client, [_joiner(token)])
+    broker_users.save(client)
+
+
+def expel(client: "redis.Redis", user: str) -> None:
+    """Cut somebody off from the broker, also where they wait in a blocking command."""
+    broker_users.cut(client, user)
+    broker_users.save(client)
+
+
+def revoke_host(session: Session, client: "redis.Redis", ring: Keyring, host_id: str, *, by: str) -> Host:
+    """Put a host out of the fleet, within two seconds: it is told, cut off, and what waited for it is gone.
+
+    Raises `errors.NotFound`, and redis-py's errors before anything has changed.
+    """
+    host = inventory.host(session, host_id)
+    key = names.control(host_id)
+    if host.membership == Membership.ACCEPTED and host.keys:
+        word = ring.word(host.keys[0], MembershipRevoked(by=by))
+        client.lpush(key, word)
+        _await_read(client, key, word)
+    expel(client, login.host_user(host_id))
+    inbox = names.inbox(host_id, 0).removesuffix("0")
+    left = [names.queue(host_id), key, names.presence(host_id), names.inventory(host_id), names.dead(host_id)]
+    left += [str(found) for found in client.scan_iter(match=f"{inbox}*", count=1000)]
+    client.delete(*left)
+    client.hdel(names.HOSTS, host_id)
+    inventory.revoke_host(session, host)
+    audit.record(
+        session, event="host.revoked", actor=names.principal_sender(by), host_id=host_id, data={"suspect": host.suspect}
+    )
+    return host
+
+
+def request_key_rotation(session: Session, client: "redis.Redis", ring: Keyring, host_id: str, *, by: str) -> None:
+    """Ask a host to change its key and the password of its broker user; it does so under way, and loses nothing."""
+    inventory.host(session, host_id)
+    audit.record(session, event="host.rotation_requested", actor=names.principal_sender(by), host_id=host_id, data={})
+    tell(session, client, ring, {host_id: KeyRotationRequested()})
+
+
+def _await_read(client: "redis.Redis", key: str, word: str) -> None:
+    command: Any = client
+    ends = time.monotonic() + _HEARD_WITHIN_SECONDS
+    while time.monotonic() < ends and command.lpos(key, word) is not None:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _keep_still(session: Session) -> None:
+    """Let nobody be made a member until this transaction ends, whose user would be taken for a stranger's."""
+    db.take(session, db.Lock.ENROLL)
+    db.take(session, db.Lock.TRUST)
+
+
+def _joiner(token: EnrollmentToken) -> acl.User:
+    return acl.joiner(token.id, [token.broker_hash] if token.broker_hash else [])
+
+
+def _usable(token: EnrollmentToken, *, now: datetime | None) -> bool:
+    moment = now or clock.now()
+    if not token.broker_hash or token.revoked_at is not None or token.expires_at + _ANSWER_READ_WITHIN < moment:
+        return False
+    return token.uses_left > 0 or (token.used_at or token.created_at) + _ANSWER_READ_WITHIN > moment

@@ -1,0 +1,60 @@
+"""Trusting: keeps what the broker and the hosts hold of keys, members and permissions as the database has it.
+
+The broker forgets its users when it starts without an ACL file; whatever somebody changed and was cut off in before it
+was announced, is announced here; overlaps of keys end; and the process hears of keys that another one has made.
+"""
+
+from typing import Protocol
+
+import redis
+from sqlalchemy import Engine
+
+from fleet import clock, db, logs, members, principals
+from fleet.keyring import Keyrings
+from fleet.security import broker_users
+
+log = logs.get(__name__)
+
+
+class Lease(Protocol):
+    """The right to say what the broker holds."""
+
+    def held(self) -> bool: ...
+
+
+class Trusting:
+    """Looks once at each `run`; remembers which start of the broker it has set up."""
+
+    def __init__(self, *, engine: Engine, client: "redis.Redis", keyrings: Keyrings, lease: Lease) -> None:
+        self._engine = engine
+        self._client = client
+        self._keyrings = keyrings
+        self._lease = lease
+        #: the broker's start, and its users, as they were set up last
+        self._set_up: str | None = None
+
+    def run(self) -> None:
+        """Look once; raises redis-py's errors and Fleet's, and may be called again."""
+        ring = self._keyrings.refresh()
+        if not self._lease.held():
+            self._set_up = None
+            return
+        started = broker_users.run_id(self._client)
+        if started != self._set_up:
+            with db.session(self._engine) as session:
+                changes = members.reconcile(session, self._client, ring)
+            self._set_up = started
+            log.info("broker.set_up", added=len(changes.added), removed=len(changes.removed))
+        with db.session(self._engine) as session:
+            renewed = principals.renew(session, ring, now=clock.now()) | members.renew_hosts(session, ring)
+        with db.session(self._engine) as session:
+            for host in members.unannounced(session):
+                members.announce_host(session, self._client, ring, host)
+            if renewed:
+                members.announce_trust(session, self._client, ring)
+                members.reconcile(session, self._client, ring)
+
+    def prune(self) -> None:
+        """Take the broker users of tokens out that can be used no more."""
+        with db.session(self._engine) as session:
+            members.prune_joiners(session, self._client)
