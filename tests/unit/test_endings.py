@@ -71,7 +71,7 @@ def test_a_retry_that_waits_does_not_expire_neither_by_itself_nor_by_a_late_copy
     claim = session.begun(max_retries=1, not_after=time.at + 5)
     fail(session, claim)
     time.passes(10)
-    session.journal.expire(claim.run_id, expired_at=time.at - 5)
+    session.journal.expire(claim.run_id, expired_at=time.at - 5, submitted_at=time.at - 10)
     assert claimed(session, claim.run_id).attempt == 2
     assert Kind.RUN_EXPIRED not in session.kinds()
 
@@ -144,7 +144,7 @@ def test_a_run_that_was_handed_back_and_comes_again_too_late_expires(session: Se
     session.endings.hand_back(claim, Interruption.CRASHED)
     time.passes(10)
     for _ in range(2):
-        session.journal.expire(claim.run_id, expired_at=time.at - 5)
+        session.journal.expire(claim.run_id, expired_at=time.at - 5, submitted_at=time.at - 10)
     assert session.kinds().count(Kind.RUN_EXPIRED) == 1
     assert session.offer(claim.run_id).admission is Admission.KNOWN
 

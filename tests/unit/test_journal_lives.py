@@ -175,7 +175,9 @@ class Lives(RuleBasedStateMachine):
                 run.state = "refused"
         elif self.passed(run.envelope.not_after):
             assert run.envelope.not_after
-            self.session.journal.expire(run.id, expired_at=run.envelope.not_after)
+            self.session.journal.expire(
+                run.id, expired_at=run.envelope.not_after, submitted_at=run.envelope.submitted_at
+            )
             if run.state in {"absent", "handed_back"} or (run.state == "accepted" and run.attempt == 1):
                 self.end(run)
         else:

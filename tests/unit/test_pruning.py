@@ -2,11 +2,12 @@
 
 import pytest
 
+from fleet import names
 from fleet.broker.results import RESULT_TTL_SECONDS
 from fleet.contracts.control import CancelRun
 from fleet.contracts.envelope import LONGEST_WAY_SECONDS
 from fleet.contracts.reports import Kind
-from tests.services.sessions import BrokerTime, Session
+from tests.services.sessions import HOST, BrokerTime, Session
 from workers.host import pruning
 from workers.host.endings import Interruption
 from workers.host.journal import Admission
@@ -107,3 +108,24 @@ def test_many_rows_go_in_parts_and_all_of_them_go(
     session.pruning.run()
     assert remembered(session) == {kept}
     assert session.store._committed - before >= count // 3 + 1  # others had their turn in between
+
+
+def test_what_was_forgotten_never_runs_again_whatever_the_broker_says_the_time_is(
+    session: Session, time: BrokerTime
+) -> None:
+    old = ended(session)
+    on_its_way = names.new_run_id(HOST)
+    expired = names.new_run_id(HOST)
+    session.journal.expire(expired, expired_at=time.at, submitted_at=time.at)
+    time.passes(REMEMBERED + 2 * DAY)  # it was said to be so late
+    session.pruning.run()
+    assert remembered(session) == set()
+    time.passes(-REMEMBERED - 2 * DAY)  # and then as early as it had been
+    for run_id in (old, expired, on_its_way):
+        assert session.offer(run_id).admission is Admission.FORGOTTEN
+    assert remembered(session) == set()
+    later = session.next()
+    assert later.offer(old).admission is Admission.FORGOTTEN
+    time.passes(1)
+    assert later.offer(names.new_run_id(HOST)).admission is Admission.DUE
+    later.close()

@@ -148,9 +148,9 @@ class Endings:
             if self._finish(transaction, claim, outcome) is None:
                 return
             transaction.execute(
-                "INSERT INTO journal (run_id, attempt, state, task, envelope, item, handed_over, recovered, due_at, "
-                "not_after, accepted_at) SELECT run_id, attempt + 1, 'accepted', task, envelope, ?, 1, ?, ?, "
-                "not_after, ? FROM journal WHERE run_id = ? AND attempt = ?",
+                "INSERT INTO journal (run_id, attempt, state, task, envelope, item, handed_over, recovered, "
+                "submitted_at, due_at, not_after, accepted_at) SELECT run_id, attempt + 1, 'accepted', task, envelope, "
+                "?, 1, ?, submitted_at, ?, not_after, ? FROM journal WHERE run_id = ? AND attempt = ?",
                 (claim.item, int(recovered), due_at, now, claim.run_id, claim.attempt),
             )
             self._outbox.add(transaction, kind, run_id=claim.run_id, attempt=claim.attempt + 1, data=data)

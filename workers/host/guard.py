@@ -146,7 +146,8 @@ class Guard:
             self._refuse(candidate, refusal)
             return None
         except Expired as expired:
-            self._journal.expire(candidate.run_id, expired_at=expired.at)
+            assert candidate.envelope is not None
+            self._journal.expire(candidate.run_id, expired_at=expired.at, submitted_at=candidate.envelope.submitted_at)
             return None
         except sqlite3.Error:
             raise
@@ -154,6 +155,8 @@ class Guard:
             log.exception("message.undigested", run=candidate.run_id or None)
             self._refuse(candidate, Refusal("malformed", f"it cannot be written down ({type(exc).__name__}: {exc})"))
             return None
+        if accepted.admission is Admission.FORGOTTEN:
+            self._refuse(candidate, Refusal("stale", "it was pushed before a run that this host no longer remembers"))
         if accepted.admission is Admission.KNOWN and accepted.repeated and not self._in_hand(candidate.item):
             # The first was let go of long ago: somebody put it there again, who need not have been the control plane.
             self._refusals.report(

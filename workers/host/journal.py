@@ -40,6 +40,8 @@ class Admission(Enum):
     WAITS = "waits"
     #: its run is in the journal already
     KNOWN = "known"
+    #: it was submitted before a run that the journal has forgotten, and may be one of those
+    FORGOTTEN = "forgotten"
     #: its end was asked for before it came; it never runs
     CANCELLED = "cancelled"
 
@@ -102,11 +104,14 @@ class Journal:
             if attempt is None:
                 self._answer_again(transaction, run_id)
                 return Accepted(Admission.KNOWN, repeated=self._is_over(transaction, run_id))
+            forgotten = self._store.recall("forgotten")
+            if attempt == 1 and forgotten is not None and envelope.submitted_at <= float(forgotten):
+                return Accepted(Admission.FORGOTTEN)
             cancelled = self._cancelled(transaction, run_id)
             begun = begin and due_at <= now and not cancelled
             transaction.execute(
-                "INSERT INTO journal (run_id, attempt, state, task, envelope, item, handed_over, due_at, not_after, "
-                "accepted_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO journal (run_id, attempt, state, task, envelope, item, handed_over, submitted_at, "
+                "due_at, not_after, accepted_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run_id,
                     attempt,
@@ -115,6 +120,7 @@ class Journal:
                     envelope.model_dump_json(),
                     item,
                     int(begun),
+                    envelope.submitted_at,
                     due_at,
                     envelope.not_after,
                     now,
@@ -153,7 +159,7 @@ class Journal:
             data = {"reason": reason, "detail": detail}
             self._outbox.add(transaction, Kind.RUN_REJECTED, run_id=run_id, data=data, result=meta)
 
-    def expire(self, run_id: str, *, expired_at: float) -> None:
+    def expire(self, run_id: str, *, expired_at: float, submitted_at: float) -> None:
         """Report that a run's time was over before it began, and remember it; an accepted one is finished by it.
 
         Nothing changes for a run that has begun, also where it waits for another attempt.
@@ -169,9 +175,9 @@ class Journal:
                 if attempt is None:
                     return
                 transaction.execute(
-                    "INSERT INTO journal (run_id, attempt, state, task, envelope, handed_over, due_at, accepted_at, "
-                    "finished_at, outcome, answer) VALUES (?, ?, 'finished', '', '', 1, ?, ?, ?, ?, ?)",
-                    (run_id, attempt, now, now, now, Kind.RUN_EXPIRED, json.dumps(data)),
+                    "INSERT INTO journal (run_id, attempt, state, task, envelope, handed_over, submitted_at, due_at, "
+                    "accepted_at, finished_at, outcome, answer) VALUES (?, ?, 'finished', '', '', 1, ?, ?, ?, ?, ?, ?)",
+                    (run_id, attempt, submitted_at, now, now, now, Kind.RUN_EXPIRED, json.dumps(data)),
                 )
             self._outbox.add(transaction, Kind.RUN_EXPIRED, run_id=run_id, data=data, result=meta)
 
@@ -195,10 +201,10 @@ class Journal:
                 attempt, task, envelope, item = row
                 self._outbox.add(transaction, Kind.RUN_STARTED, run_id=run_id, attempt=attempt)
             late = transaction.execute(
-                "SELECT not_after FROM journal WHERE run_id = ? AND state = 'accepted'", (run_id,)
+                "SELECT not_after, submitted_at FROM journal WHERE run_id = ? AND state = 'accepted'", (run_id,)
             ).fetchone()
         if late is not None:
-            self.expire(run_id, expired_at=late[0])
+            self.expire(run_id, expired_at=late[0], submitted_at=late[1])
         if row is None:
             return None
         return Claim(run_id, attempt, task, Envelope.model_validate_json(envelope), item, now)

@@ -20,7 +20,7 @@ from fleet import errors
 
 #: SQLite's application_id of a journal ("FLjr"), so that another program's file is recognised.
 APPLICATION_ID = 0x464C6A72
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -33,6 +33,7 @@ CREATE TABLE journal (
     item        TEXT,                   -- the queue item, byte for byte; NULL once the run has ended
     handed_over INTEGER NOT NULL,       -- 1 once the item has left the inbox, or the run began without waiting for it
     recovered   INTEGER NOT NULL DEFAULT 0,  -- 1 in an attempt that was taken up after a crash
+    submitted_at REAL NOT NULL,         -- as the principal signed it; unix seconds
     due_at      REAL NOT NULL,          -- does not begin before; unix seconds by the broker's clock, as the following
     not_after   REAL,
     accepted_at REAL NOT NULL,
@@ -183,7 +184,7 @@ class Store:
 
         `host`; `id` of this file; `opened`, how often; `boot` of the machine (`workers.host.kernel`); `epoch` of the
         newest session and `seq` of its newest report; `reconciled` (see `workers.host.inboxes`); `availability` (see
-        `workers.host.availability`).
+        `workers.host.availability`); `forgotten` (see `workers.host.pruning`).
         """
         transaction.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
