@@ -208,7 +208,7 @@ def _use_up(session: Session, token_id: str) -> bool:
             col(EnrollmentToken.expires_at) > clock.now(),
             col(EnrollmentToken.revoked_at).is_(None),
         )
-        .values(uses_left=col(EnrollmentToken.uses_left) - 1, used_at=clock.now())
+        .values(uses_left=col(EnrollmentToken.uses_left) - 1)
     )
     return taken.rowcount == 1
 

@@ -26,7 +26,7 @@ from fleet.keyring import Keyring
 from fleet.models import EnrollmentToken, Host, Membership, Principal
 from fleet.security import acl, broker_users
 
-#: How long the broker user of a used-up or expired token stays: its host may still have to read the answer.
+#: How long the broker user of an expired token stays: its host may still have to read the answer.
 _ANSWER_READ_WITHIN = timedelta(seconds=60)
 #: How long a host that is put out has to hear of it before its connections are cut.
 _HEARD_WITHIN_SECONDS = 1.0
@@ -34,7 +34,7 @@ _LOOK_SECONDS = 0.02
 
 
 def users(session: Session, *, now: datetime | None = None) -> dict[str, acl.User]:
-    """Return the broker users that there are to be, by name: of hosts, principals and tokens that can be used."""
+    """Return the broker users that there are to be, by name: of hosts, principals and tokens."""
     found = [
         acl.host(host.id, host.broker_hashes)
         for host in session.exec(select(Host).where(Host.membership == Membership.ACCEPTED)).all()
@@ -126,7 +126,7 @@ def renew_hosts(session: Session, ring: Keyring) -> bool:
 
 
 def prune_joiners(session: Session, client: "redis.Redis") -> int:
-    """Take the broker users of tokens out that can be used no more; return how many."""
+    """Take the broker users of tokens out whose time is over; return how many."""
     command: Any = client.execute_command
     _keep_still(session)
     wanted = users(session)
@@ -211,7 +211,8 @@ def _joiner(token: EnrollmentToken) -> acl.User:
 
 
 def _usable(token: EnrollmentToken, *, now: datetime | None) -> bool:
-    moment = now or clock.now()
-    if not token.broker_hash or token.revoked_at is not None or token.expires_at + _ANSWER_READ_WITHIN < moment:
+    """Say whether a token has a broker user: also one that is used up, so that a second use comes before the control
+    plane, which marks the host that the first one made."""
+    if not token.broker_hash or token.revoked_at is not None:
         return False
-    return token.uses_left > 0 or (token.used_at or token.created_at) + _ANSWER_READ_WITHIN > moment
+    return token.expires_at + _ANSWER_READ_WITHIN > (now or clock.now())

@@ -23,5 +23,3 @@ class EnrollmentToken(SQLModel, table=True):
     host_id: str | None = Field(default=None, max_length=63)
     labels: dict[str, str] = Field(default_factory=dict, sa_type=Json)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    #: when it was used last; its broker user stays a minute longer, so that the host can read its answer
-    used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

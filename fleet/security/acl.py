@@ -78,11 +78,11 @@ def joiner(token_id: str, password_hashes: Sequence[str]) -> User:
 
 
 def control(password_hashes: Sequence[str]) -> User:
-    """Return the user of the control plane: control workers, `fleet up`, and the CLI where it has their settings.
+    """Return the user of the control plane: control workers, and the CLI where it has their settings.
 
-    That CLI also pushes, waits and watches, so this user may do all that a principal may, in anybody's name.
+    Pushing is a principal's, also where it is done on the control plane's machine.
     """
-    return _user("control", password_hashes, ("control", "principal"), own="fleet:*")
+    return _user("control", password_hashes, ("control",), own="fleet:*")
 
 
 def flower(password_hashes: Sequence[str]) -> User:

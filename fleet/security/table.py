@@ -211,8 +211,8 @@ SESSION: Mapping[Role, str] = {
     "principal": "ping time multi exec client|setname client|setinfo",
     "joiner": "time client|setname client|setinfo",
     "flower": "ping info client|setname client|setinfo",
-    "control": "unwatch info scan pubsub|numsub client|kill client|list config|get"
-    " acl|setuser acl|deluser acl|users acl|list acl|getuser acl|log acl|save acl|load",
+    "control": "ping time multi exec unwatch client|setname client|setinfo info scan pubsub|numsub client|kill"
+    " client|list config|get acl|setuser acl|deluser acl|users acl|list acl|getuser acl|log acl|save acl|load",
 }
 
 #: Commands that take items out and see them, that see what a key holds, and that change it. LLEN and EXISTS do neither,

@@ -434,14 +434,19 @@ def test_a_joiner_can_ask_and_read_its_own_answers_and_nothing_else(siege: Siege
     assert one.ask().outcome == "accepted"
 
 
-def test_a_joiners_user_is_gone_a_minute_after_its_use(siege: Siege) -> None:
+def test_a_joiners_user_outlives_its_use_and_is_gone_a_minute_after_its_time(siege: Siege) -> None:
     token = siege.token()
     user = f"join-{tokens.parse(token).id}"
-    join(token, new_name())
+    first, before = new_name(), siege.mark()
+    join(token, first)
+    alter(siege, token, expires_at=clock.now() - timedelta(seconds=50))
     with siege.control_plane() as (session, client, _ring):
         members.prune_joiners(session, client)
     assert user in siege.redis.acl_users(), "it may still have to read its answer"
-    alter(siege, token, used_at=clock.now() - timedelta(seconds=61))
+    with pytest.raises(errors.EnrollmentRefused, match="does not enroll this host"):
+        join(token, new_name())
+    assert siege.heard("host.suspected", after=before).host_id == first
+    alter(siege, token, expires_at=clock.now() - timedelta(seconds=61))
     with siege.control_plane() as (session, client, _ring):
         members.prune_joiners(session, client)
     assert user not in siege.redis.acl_users()

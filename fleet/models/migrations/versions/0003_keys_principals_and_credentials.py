@@ -42,13 +42,11 @@ def upgrade() -> None:
     op.add_column("host", sa.Column("credential", sa.String))
     op.add_column("host", sa.Column("suspect", sa.String(200)))
     op.add_column("host", sa.Column("token_id", sa.String(32)))
-    op.add_column("enrollment_token", sa.Column("used_at", MOMENT))
     op.add_column("enrollment_token", sa.Column("broker_hash", sa.String(64)))
 
 
 def downgrade() -> None:
-    for column in ("broker_hash", "used_at"):
-        op.drop_column("enrollment_token", column)
+    op.drop_column("enrollment_token", "broker_hash")
     for column in ("token_id", "suspect", "credential", "broker_hashes", "keys", "drain_deadline", "availability_at"):
         op.drop_column("host", column)
     op.drop_table("principal")
