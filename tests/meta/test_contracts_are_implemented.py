@@ -8,7 +8,7 @@ import pytest
 from fleet import tasks
 from fleet.contracts import AnyContract, Reply, Request, RunContext, containers, hosts, registry
 from fleet.contracts.hosts import Facts
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
 from workers.host.tasks.registry import performers
 
 OWN = {contract.name: contract for contract in (*hosts.ALL, *containers.ALL)}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fleet.contracts.containers import Port
-from workers.host.containers import from_summary, started_at
+from workers.host.containers.listing import from_summary, started_at
 
 SUMMARY = {
     "Id": "a" * 64,

@@ -7,7 +7,7 @@ import pytest
 from fleet import errors
 from fleet.settings import DEFAULT_PORT, Settings
 from workers.host import facts
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
 
 
 @pytest.fixture(autouse=True)

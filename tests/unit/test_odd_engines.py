@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fleet import errors
 from fleet.contracts.containers import Container
-from workers.host.containers import from_summary
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
+from workers.host.containers.listing import from_summary
 
 #: A few characters that mean something here, and some that hurt elsewhere; all of Unicode takes seconds to set up.
 ALPHABET = "ab/() :\x1b\0é☃𝄞"

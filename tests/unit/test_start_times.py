@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from workers.host.starts import StartTimes
+from workers.host.containers.starts import StartTimes
 
 FIRST = datetime(2026, 11, 21, 7, tzinfo=UTC)
 SECOND = datetime(2026, 11, 21, 8, tzinfo=UTC)

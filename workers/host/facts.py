@@ -9,7 +9,7 @@ import psutil
 from fleet import errors, version
 from fleet.contracts.hosts import Facts
 from fleet.settings import Settings
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
 
 
 def detect(settings: Settings, engine: Engine | None) -> Facts:

@@ -44,7 +44,7 @@ class ChildRun:
     @property
     def docker(self) -> Any:
         if self._engine is None:
-            from workers.host.engine import Engine
+            from workers.host.containers.engine import Engine
 
             self._engine = Engine(self._docker_url)
         return self._engine.docker

@@ -39,16 +39,16 @@ from fleet.settings import Settings
 from workers.host import consumer, facts, kernel, pipeline
 from workers.host.availability import Gate
 from workers.host.children import Children
+from workers.host.containers.engine import Engine
+from workers.host.containers.inventory import InventoryWatch
 from workers.host.control import ControlList
 from workers.host.deadlines import Deadlines
 from workers.host.endings import Endings
-from workers.host.engine import Engine
 from workers.host.epoch import await_turn
 from workers.host.guard import Guard, JournalUnusable
 from workers.host.handover import Handover
 from workers.host.heartbeat import HeartbeatWriter
 from workers.host.inboxes import InboxMemory
-from workers.host.inventory import InventoryWatch
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
 from workers.host.own import REVOKED, Own

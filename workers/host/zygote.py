@@ -41,7 +41,7 @@ def main(control: str, docker_url: str, memory_bytes: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when its worker does
     worker = socket.socket(fileno=int(control))
-    import_module("workers.host.engine")  # a fifth of a second, for every run that uses it
+    import_module("workers.host.containers.engine")  # a fifth of a second, for every run that uses it
     problem = _problem()
     worker.sendall(problem.encode() or READY)
     if problem:

@@ -13,7 +13,7 @@ from fleet.settings import Settings
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from workers.host import facts
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
 from workers.host.tasks.registry import performers
 
 

@@ -19,9 +19,9 @@ from fleet.contracts.reports import Kind
 from tests.services.docker import IMAGE
 from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
-from workers.host.containers import describe
-from workers.host.engine import Engine
-from workers.host.inventory import InventoryWatch
+from workers.host.containers.engine import Engine
+from workers.host.containers.inventory import InventoryWatch
+from workers.host.containers.listing import describe
 
 # docker-py leaves sockets of calls that timed out, or of an Engine that was killed, to the garbage collector.
 pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]

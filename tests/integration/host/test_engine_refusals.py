@@ -15,9 +15,9 @@ from fleet import errors
 from tests.services.docker import IMAGE
 from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
-from workers.host.containers import describe
-from workers.host.engine import Engine
-from workers.host.events import EventStream
+from workers.host.containers.engine import Engine
+from workers.host.containers.events import EventStream
+from workers.host.containers.listing import describe
 
 pytestmark = pytest.mark.docker
 

@@ -16,8 +16,8 @@ from fleet.contracts.reports import Kind
 from tests.services.docker import IMAGE
 from tests.services.freezing import frozen
 from tests.services.private_engine import PrivateEngine
-from workers.host.engine import Engine
-from workers.host.inventory import InventoryWatch
+from workers.host.containers.engine import Engine
+from workers.host.containers.inventory import InventoryWatch
 
 pytestmark = pytest.mark.docker
 

@@ -17,8 +17,8 @@ from fleet.contracts.containers import (
     OneContainer,
     StopContainer,
 )
-from workers.host.containers import describe, everything, running, with_details
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
+from workers.host.containers.listing import describe, everything, running, with_details
 
 
 class ContainerTasks:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from fleet.contracts import Performer, containers, hosts
 from fleet.contracts.hosts import Facts
-from workers.host.engine import Engine
+from workers.host.containers.engine import Engine
 from workers.host.settling import Reconcile
 from workers.host.tasks import hosts as host_tasks
 from workers.host.tasks.containers import ContainerTasks

@@ -15,9 +15,9 @@ from typing import Any
 from fleet import logs
 from fleet.contracts.containers import Container
 from fleet.contracts.reports import Kind
-from workers.host import containers
-from workers.host.engine import Engine
-from workers.host.events import EventStream
+from workers.host.containers import listing
+from workers.host.containers.engine import Engine
+from workers.host.containers.events import EventStream
 
 log = logs.get(__name__)
 
@@ -101,7 +101,7 @@ class InventoryWatch:
     def _sync(self) -> bool:
         """Look once, and tell what there is and what has changed; return whether all of it worked."""
         found: list[tuple[Container, ...]] = []
-        if not self._try("engine.lost", lambda: found.append(containers.everything(self._engine))):
+        if not self._try("engine.lost", lambda: found.append(listing.everything(self._engine))):
             return False
         reported = self._try("reports.lost", lambda: self._tell({c.docker_id: c for c in found[0]}))
         published = self._try("publishing.lost", lambda: self._publish(found[0]))

@@ -16,8 +16,8 @@ import requests
 from docker.errors import APIError, DockerException
 
 from fleet import errors
-from workers.host.events import EventStream, open_stream
-from workers.host.starts import StartTimes
+from workers.host.containers.events import EventStream, open_stream
+from workers.host.containers.starts import StartTimes
 
 #: First contact (which version of the API is spoken) and the call that follows: 10 s together, so that a hung Engine
 #: costs a pool thread no more than that.

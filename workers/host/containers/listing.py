@@ -8,8 +8,8 @@ from typing import Any
 
 from fleet import errors
 from fleet.contracts.containers import Container, Port
-from workers.host.engine import Engine
-from workers.host.starts import started_at
+from workers.host.containers.engine import Engine
+from workers.host.containers.starts import started_at
 
 #: How the Engine ends a status line where there is a health check (moby, container/health.go).
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")

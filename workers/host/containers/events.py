@@ -15,7 +15,7 @@ import docker.errors
 import requests
 from docker.types import CancellableStream
 
-from workers.host.starts import StartTimes
+from workers.host.containers.starts import StartTimes
 
 #: Actions that change what is listed (Docker Engine API, v1.41, /events). `health_status` matches "health_status: …".
 ACTIONS = (
