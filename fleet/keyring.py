@@ -22,8 +22,9 @@ from fleet.security.identity import HostIdentity, PrincipalIdentity
 from fleet.security.keys import KeyPair, decode
 from fleet.security.sealing import Opener
 
-#: What sealed enrollment requests are opened by follows from the signing key, see `sealing.Opener.of`.
-_OPENS = "fleet enrollment requests"
+#: What sealed texts are opened by follows from the signing key, see `sealing.Opener.of`: enrollment requests, and the
+#: secrets of containers as they are kept.
+_OPENS, _KEEPS = "fleet enrollment requests", "fleet secrets"
 
 
 class _KeyFile(BaseModel):
@@ -40,6 +41,7 @@ class Keyring:
     def __init__(self, keys: Sequence[KeyPair]) -> None:
         self.keys = tuple(keys)
         self._openers = {key.public: Opener.of(key, purpose=_OPENS) for key in self.keys}
+        self._vaults = {key.public: Opener.of(key, purpose=_KEEPS) for key in self.keys}
 
     @property
     def newest(self) -> KeyPair:
@@ -74,6 +76,13 @@ class Keyring:
             return self._openers[public]
         except KeyError:
             raise ValueError("sealed for a key that is not held here") from None
+
+    def vault(self, public: str) -> Opener:
+        """Return what secrets are kept by under that key of the fleet; raise ValueError for another."""
+        try:
+            return self._vaults[public]
+        except KeyError:
+            raise ValueError("kept by a key that is not held here") from None
 
 
 class Keyrings:
@@ -160,6 +169,11 @@ def statement(session: Session, ring: Keyring) -> str:
     changes = sum(1 if key.retired_at is None else 2 for key in everything) + sum(least.values())
     told = trust.Statement(version=changes, keys=tuple(key.public for key in ring.keys), principals=least)
     return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
+
+
+def believed(session: Session, ring: Keyring) -> trust.Trust:
+    """Return what the control plane itself goes by: its own word."""
+    return trust.Trust(trust.read(statement(session, ring), [key.public for key in ring.keys]))
 
 
 def unheard(session: Session) -> list[str]:

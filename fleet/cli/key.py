@@ -67,7 +67,7 @@ def retire() -> None:
     a principal that has not pushed since needs a new file. Results from before are not believed any more. So wait a day
     or more after `rotate`, unless the former key was stolen.
     """
-    from fleet import clock, keyring, members, principals
+    from fleet import clock, keyring, members, principals, vault
 
     settings = invocation.current().settings()
     with invocation.database(settings) as session:
@@ -78,6 +78,7 @@ def retire() -> None:
         # what the former key has signed is signed anew before nobody believes it
         principals.renew(control.session, control.ring, now=clock.now())
         members.renew_hosts(control.session, control.ring)
+        vault.seal_anew(control.session, control.ring)
         for host in members.unannounced(control.session):
             members.announce_host(control.session, control.client, control.ring, host)
         members.announce_trust(control.session, control.client, control.ring)

@@ -29,6 +29,7 @@ ENTRIES = {
     "push-task": Entry("fleet.cli.push:command", "Push a task to one host, several, or all.", _TASKS),
     "task": Entry("fleet.cli.task:group", "List, show, wait for, cancel and retry tasks.", _TASKS),
     "principal": Entry("fleet.cli.principal:group", "Make, list, change and revoke those who push.", _LOOK),
+    "secret": Entry("fleet.cli.secret:group", "Keep, list and remove secrets of containers.", _LOOK),
     "key": Entry("fleet.cli.key:group", "List and change the fleet's signing keys.", _LOOK),
     "broker": Entry("fleet.cli.broker:group", "Prepare a broker that is not Fleet's own.", _LOOK),
     "audit": Entry("fleet.cli.audit:group", "Read the audit: who did what, on which host, when.", _LOOK),

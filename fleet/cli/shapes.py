@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fleet.contracts.containers import Container
     from fleet.contracts.presence import Heartbeat, Presence
     from fleet.errors import FleetError
-    from fleet.models import Attempt, EnrollmentToken, Host, Principal, Run
+    from fleet.models import Attempt, EnrollmentToken, Host, Principal, Run, Secret
 
 
 def host(row: "Host", *, presence: "Presence | None", heartbeat: "Heartbeat | None") -> dict[str, Any]:
@@ -40,6 +40,18 @@ def principal(row: "Principal") -> dict[str, Any]:
         "selectors": row.selectors,
         "state": "revoked" if row.revoked_at else "expired" if row.expires_at <= clock.now() else "valid",
         "expires_at": row.expires_at,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+    }
+
+
+def secret(row: "Secret") -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "version": row.version,
+        "size": row.size,
+        "selectors": row.selectors,
+        "principals": row.principals,
         "created_at": row.created_at,
         "created_by": row.created_by,
     }

@@ -88,6 +88,20 @@ class MembershipRevoked(_Message):
     by: str
 
 
+class SecretsIssued(_Message):
+    """The secrets that a run wants, or why it does not get them."""
+
+    kind: Literal["secrets.issued"] = "secrets.issued"
+    run: str
+    #: the key that they are sealed to, as the host showed it
+    seal_to: str
+    #: JWE of a JSON object, name → value in base64; empty where they are refused
+    sealed: str = ""
+    #: one of `unknown_secret`, `not_permitted`, `not_trusted`
+    refused: str = ""
+    detail: str = Field("", max_length=1024)
+
+
 ControlMessage = Annotated[
     ReportsAcknowledged
     | ReportsMissing
@@ -97,7 +111,8 @@ ControlMessage = Annotated[
     | TrustUpdated
     | CredentialIssued
     | KeyRotationRequested
-    | MembershipRevoked,
+    | MembershipRevoked
+    | SecretsIssued,
     Field(discriminator="kind"),
 ]
 READER: TypeAdapter[ControlMessage] = TypeAdapter(ControlMessage)

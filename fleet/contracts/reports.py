@@ -63,6 +63,8 @@ class Kind(StrEnum):
     HOST_KEY_OFFERED = "host.key_offered"
     #: the host goes by a new credential from now on; data: {"key": str}, the public key in it
     HOST_CREDENTIAL_TAKEN = "host.credential_taken"
+    #: a run needs the secrets that its message names; data is `contracts.secrets.SecretsWanted`
+    SECRETS_WANTED = "secrets.wanted"
     #: all containers of the host; data: {"containers": [Container, ...]}; replaces what was known
     INVENTORY_SYNCED = "inventory.synced"
     #: data: {"changed": [Container, ...], "removed": [docker id, ...]} since the last inventory report

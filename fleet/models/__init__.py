@@ -8,6 +8,7 @@ from fleet.models.key import FleetKey
 from fleet.models.principal import Principal
 from fleet.models.report import ReportCursor
 from fleet.models.run import Attempt, Run, RunState
+from fleet.models.secret import Secret
 
 __all__ = [
     "Attempt",
@@ -21,4 +22,5 @@ __all__ = [
     "ReportCursor",
     "Run",
     "RunState",
+    "Secret",
 ]

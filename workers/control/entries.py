@@ -111,6 +111,8 @@ def _told(report: Report) -> Mapping[str, Any]:
         data["message_sha256"] = hashlib.sha256(data.pop("message").encode()).hexdigest()
     elif report.kind is Kind.HOST_REGISTERED and isinstance(data.get("unfinished"), list):
         data["unfinished"] = len(data["unfinished"])
+    elif report.kind is Kind.SECRETS_WANTED:
+        data = {"message_sha256": hashlib.sha256(str(data["message"]).encode()).hexdigest()}
     elif report.kind is Kind.RUN_SUCCEEDED:
         data["reply_sha256"] = hashlib.sha256(canonical.encode(data.pop("reply", None))).hexdigest()
     if report.attempt is not None:

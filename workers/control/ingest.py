@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 
 from fleet import db, errors, logs, names
 from fleet.contracts.control import ControlMessage, ReportsAcknowledged, ReportsMissing
+from fleet.contracts.secrets import SecretsWanted
 from workers.control import reading, recording, watchers
 from workers.control.attending import Attending
 from workers.control.gaps import Gaps
@@ -87,6 +88,8 @@ class Ingest:
         self._unattended: set[str] = set()
         #: hosts whose key or password has changed
         self._changed: set[str] = set()
+        #: runs whose hosts wait for secrets
+        self._wanted: dict[tuple[str, str], SecretsWanted] = {}
         self._backoff = 0.0
 
     def start(self) -> None:
@@ -115,6 +118,7 @@ class Ingest:
         if released:
             self._unattended |= recorded.unattended
             self._changed |= recorded.changed
+            self._wanted |= recorded.wanted
         return True
 
     def take(self) -> list[Batch]:
@@ -200,6 +204,9 @@ class Ingest:
         for host in sorted(self._changed):
             self._voice.announce(host, self._client)
             self._changed.discard(host)
+        for (host, run), wanted in list(self._wanted.items()):
+            self._voice.issue(host, run, wanted, self._client)
+            del self._wanted[(host, run)]
 
     def sweep(self) -> None:
         """Look at every known sender's list, for marks that were lost."""
@@ -308,6 +315,7 @@ class Ingest:
     def _forget(self) -> None:
         self._pending.clear()
         self._changed.clear()
+        self._wanted.clear()  # whoever wants something asks again
         self._unattended.clear()  # the next holder's rescue begins with it
         self._swept_at = None
 

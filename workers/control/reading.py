@@ -6,7 +6,7 @@ reason; never an exception. A refused item keeps its number where it can be read
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from fleet import canonical, clock, errors, names, runs
 from fleet.contracts.containers import Container
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import LARGEST, Kind, Queued, Report
+from fleet.contracts.secrets import SecretsWanted
 from fleet.security import signing
 from fleet.security.keys import PUBLIC_KEY
 
@@ -66,7 +67,15 @@ class TakenCredential(BaseModel):
 
 
 #: What the data of some kinds of reports are checked as.
-Payload = Registered | Inventory | OfferedKey | TakenCredential | None
+Payload = Registered | Inventory | OfferedKey | TakenCredential | SecretsWanted | None
+
+
+_MODELS: Mapping[Kind, type[Registered] | type[OfferedKey] | type[TakenCredential] | type[SecretsWanted]] = {
+    Kind.HOST_REGISTERED: Registered,
+    Kind.HOST_KEY_OFFERED: OfferedKey,
+    Kind.HOST_CREDENTIAL_TAKEN: TakenCredential,
+    Kind.SECRETS_WANTED: SecretsWanted,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +156,10 @@ def _from_host(report: Report, sender: str) -> Payload:
         raise ValueError(f"{report.kind} is a principal's to say")
     if report.kind in runs.KINDS and names.host_of_run(report.run or "") != sender:
         raise ValueError(f"the run {report.run} is another host's")
-    if report.kind is Kind.HOST_REGISTERED:
-        return Registered.model_validate(report.data)
-    if report.kind is Kind.HOST_KEY_OFFERED:
-        return OfferedKey.model_validate(report.data)
-    if report.kind is Kind.HOST_CREDENTIAL_TAKEN:
-        return TakenCredential.model_validate(report.data)
+    if report.kind is Kind.SECRETS_WANTED and names.host_of_run(report.run or "") != sender:
+        raise ValueError(f"the run {report.run} is another host's")
+    if model := _MODELS.get(report.kind):
+        return model.model_validate(report.data)
     if report.kind is Kind.INVENTORY_SYNCED:
         return Inventory(containers=_CONTAINERS.validate_python(report.data.get("containers")))
     if report.kind is Kind.INVENTORY_CHANGED:

@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 
 from fleet import audit, bulk, clock, db, inventory, names, principals, runs
 from fleet.contracts.reports import Kind, Report
+from fleet.contracts.secrets import SecretsWanted
 from fleet.models import ReportCursor, Run
 from fleet.runs import Registration
 from workers.control import entries, reading
@@ -53,6 +54,8 @@ class Recorded:
     missing: Mapping[tuple[str, int], int] = field(default_factory=dict)
     #: hosts whose key or password has changed
     changed: frozenset[str] = frozenset()
+    #: (host, run) and what they want of the vault
+    wanted: Mapping[tuple[str, str], SecretsWanted] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, parts: Sequence["Recorded"]) -> "Recorded":
@@ -64,7 +67,8 @@ class Recorded:
         unattended = frozenset().union(*(part.unattended for part in parts))
         missing = {session: first for part in parts for session, first in part.missing.items()}
         changed = frozenset().union(*(part.changed for part in parts))
-        return cls([event for part in parts for event in part.events], taken_in, unattended, missing, changed)
+        wanted = {run: asked for part in parts for run, asked in part.wanted.items()}
+        return cls([event for part in parts for event in part.events], taken_in, unattended, missing, changed, wanted)
 
 
 #: Says whether the report of a host, by session and number, is waited for, and what came after it is not taken in.
@@ -97,6 +101,7 @@ class _Work:
     missing: dict[tuple[str, int], int] = field(default_factory=dict)
     entries: list[audit.Entry] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
+    wanted: dict[tuple[str, str], SecretsWanted] = field(default_factory=dict)
 
 
 def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = _nothing_is_waited_for) -> Recorded:
@@ -131,7 +136,9 @@ def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = 
     unattended = {*applied.handed_back, *_take_cancels(work), *_take_registrations(work)}
     _store_cursors(session, {key: seq for key, seq in work.cursors.items() if known.get(key) != seq})
     events = audit.record_many(session, work.entries)
-    return Recorded(events, work.taken_in, frozenset(unattended), work.missing, frozenset(work.changed))
+    return Recorded(
+        events, work.taken_in, frozenset(unattended), work.missing, frozenset(work.changed), dict(work.wanted)
+    )
 
 
 def refuse(session: Session, batch: Batch, reason: str) -> Recorded:
@@ -237,6 +244,8 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
         work.changed.add(host)
     if isinstance(payload, TakenCredential) and inventory.settle_key(work.session, host, key=payload.key):
         work.changed.add(host)
+    if isinstance(payload, SecretsWanted):
+        work.wanted[(host, report.run or "")] = payload
     if not isinstance(payload, Inventory):
         return entries.of_report(report, host, size=found.size)
     if report.kind is Kind.INVENTORY_SYNCED:

@@ -9,7 +9,7 @@ from typing import Protocol
 import redis
 from sqlalchemy import Engine
 
-from fleet import clock, db, logs, members, principals
+from fleet import clock, db, logs, members, principals, vault
 from fleet.keyring import Keyrings
 from fleet.security import broker_users
 
@@ -47,6 +47,7 @@ class Trusting:
             log.info("broker.set_up", added=len(changes.added), removed=len(changes.removed))
         with db.session(self._engine) as session:
             renewed = principals.renew(session, ring, now=clock.now()) | members.renew_hosts(session, ring)
+            vault.seal_anew(session, ring)
         with db.session(self._engine) as session:
             for host in members.unannounced(session):
                 members.announce_host(session, self._client, ring, host)

@@ -10,8 +10,9 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
-from fleet import db, inventory, members, names
+from fleet import db, inventory, members, names, vault
 from fleet.contracts.control import ControlMessage
+from fleet.contracts.secrets import SecretsWanted
 from fleet.keyring import Keyrings
 
 
@@ -37,6 +38,13 @@ class Voice:
         """Bring a host's new key, password or labels to the broker, to callers and to the host itself."""
         with db.session(self._engine) as session:
             members.announce_host(session, client, self._keyrings.ring, host)
+
+    def issue(self, host: str, run: str, wanted: SecretsWanted, client: "redis.Redis") -> None:
+        """Tell a host the secrets of a run, sealed to it, or why it does not get them."""
+        ring = self._keyrings.ring
+        with db.session(self._engine) as session:
+            answer = vault.issue(session, host, run, wanted, ring=ring)
+            members.tell(session, client, ring, {host: answer})
 
     def result(self, meta: Mapping[str, Any]) -> str:
         """Return a result as it lies under its key, in the place of a host that says nothing."""

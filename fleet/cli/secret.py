@@ -1,0 +1,111 @@
+"""`fleet secret`: what containers get as files, and nobody sees."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from fleet.cli import invocation, render, shapes, tables, types, when
+from fleet.cli.grammar import Group
+from fleet.cli.tables import Column
+from fleet.cli.types import HOST_ID, SELECTOR
+
+_COLUMNS = (
+    Column(heading="SECRET", value=lambda row: row["id"]),
+    Column(heading="VERSION", value=lambda row: row["version"], right=True),
+    Column(heading="BYTES", value=lambda row: row["size"], right=True),
+    Column(heading="HOSTS", value=lambda row: tables.labels(row["selectors"]) or "all", shrinks=True),
+    Column(heading="PRINCIPALS", value=lambda row: ", ".join(row["principals"]) or "all", shrinks=True),
+    Column(heading="CHANGED", value=lambda row: when.ago(row["created_at"])),
+    Column(heading="BY", value=lambda row: row["created_by"], shrinks=True, from_width=100),
+)
+
+
+@click.group("secret", cls=Group)
+def group() -> None:
+    """Keep, list and remove secrets: values that containers get as files below /run/secrets.
+
+    A value is kept sealed by the control plane, and goes sealed to the host that makes the container. It is never shown
+    again.
+    """
+
+
+@group.command(
+    "create",
+    examples=(
+        "fleet secret create db-password < password.txt",
+        "fleet secret create tls-key --from-file server.key -l env=prod --principal deploy-bot",
+        "fleet secret create db-password --from-file new.txt --replace",
+    ),
+)
+@click.argument("name")
+@click.option(
+    "--from-file",
+    "path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Where the value is.  [default: the standard input]",
+)
+@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="Only for hosts with this label.")
+@click.option("--principal", "principals", type=HOST_ID, multiple=True, help="Only for containers of this principal.")
+@click.option("--replace", is_flag=True, help="Give a secret that is there a new value.")
+def create(
+    *,
+    name: str,
+    path: Path | None,
+    selectors: tuple[dict[str, str], ...],
+    principals: tuple[str, ...],
+    replace: bool,
+) -> None:
+    """Keep a secret. Its value is all bytes of the file, or of the standard input; it is never an argument.
+
+    Containers that are there keep the value that they were made with.
+    """
+    from fleet import vault
+
+    settings = invocation.current().settings()
+    value = path.read_bytes() if path else _from_stdin()
+    with invocation.control_plane(settings, create=True) as control:
+        row = vault.keep(
+            control.session,
+            name,
+            value,
+            ring=control.ring,
+            by=settings.resolved_principal,
+            selectors=types.merge(selectors),
+            principals=principals,
+            replace=replace,
+        )
+        record = shapes.secret(row)
+    render.detail(record, key="id", rows=[("Secret", name), ("Version", record["version"]), ("Bytes", record["size"])])
+    if value.endswith(b"\n"):
+        render.say("the value ends with a line break, which is part of it (`printf` writes none)")
+
+
+@group.command("list", examples=("fleet secret list", "fleet secret list -o json"))
+def list_() -> None:
+    """List secrets, without their values."""
+    from fleet import vault
+
+    with invocation.database(invocation.current().settings()) as session:
+        records = [shapes.secret(row) for row in vault.everything(session)]
+    render.listing(records, columns=_COLUMNS, key="id", empty="no secrets; `fleet secret create` keeps one")
+
+
+@group.command("rm", examples=("fleet secret rm db-password",))
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def rm(names: tuple[str, ...]) -> None:
+    """Forget secrets; containers that have them keep them."""
+    from fleet import vault
+
+    settings = invocation.current().settings()
+    with invocation.database(settings, write=True) as session:
+        for name in names:
+            vault.remove(session, name, by=settings.resolved_principal)
+    render.say(f"forgotten: {', '.join(names)}")
+
+
+def _from_stdin() -> bytes:
+    """Read the value; at a terminal, unseen and in one line."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Value", hide_input=True, err=True)).encode()
+    return sys.stdin.buffer.read()
