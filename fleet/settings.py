@@ -28,6 +28,8 @@ _NOT_SETTINGS = frozenset({"FLEET_CONFIG"})
 SECRETS = ("broker_url", "flower_broker_url", "database_url", "token", "flower_password")
 #: Written by `fleet up` into its state directory, so that everything on the machine finds it.
 STATE_FILE = "fleet.toml"
+#: The host's policy, where it lies beside the settings file.
+POLICY_FILE = "policy.toml"
 #: What a host advertises where nobody says otherwise (E4 of the feature table).
 DEFAULT_PORT = 8000
 
@@ -61,6 +63,9 @@ class Settings(BaseSettings):
         None, description="control plane's file of the fleet's keys; default: in the state directory"
     )
     docker_url: str | None = Field(None, description="Docker Engine: unix:///path or tcp://…; default: DOCKER_HOST")
+    policy_file: Path | None = Field(
+        None, description="what containers may have of this host; default: policy.toml beside this file, or /etc/fleet"
+    )
     concurrency: int = Field(8, ge=1, le=256, description="tasks that a host runs at once")
     task_memory: int = Field(
         2**30, ge=2**28, description="bytes of address space that a task of an installed package may use"
@@ -238,7 +243,8 @@ def load(*, config: Path | None = None, **flags: Any) -> Settings:
     candidates = [chosen] if chosen else [Path("fleet.toml"), Path("/etc/fleet/fleet.toml")]
     for path in candidates:
         if chosen or path.is_file():
-            merged = {**_read_file(path), **merged}
+            beside = path.absolute().with_name(POLICY_FILE)
+            merged = {**({"policy_file": beside} if beside.is_file() else {}), **_read_file(path), **merged}
             break
     state_dir = Path(
         given.get("state_dir")

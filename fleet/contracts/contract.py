@@ -5,11 +5,11 @@ a misspelt argument is an error where it was written. Replies and reports ignore
 meet there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -51,6 +51,13 @@ class Request(BaseModel):
     """Arguments of a contract: frozen, unknown fields refused, no silent conversion between types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_max_length=65_536, allow_inf_nan=False)
+
+    @classmethod
+    def about_unknown(cls, name: str, _value: Any) -> str:
+        """Say in a few words how to go on, to somebody who gave a field that there is not; empty for no idea."""
+        letters = {field.replace("_", ""): field for field in cls.model_fields}
+        same = letters.get(name.lower().replace("_", "").replace("-", ""))
+        return errors.did_you_mean(same or name, list(cls.model_fields))
 
 
 class Reply(BaseModel):
@@ -122,9 +129,10 @@ class Contract(Generic[RequestT, ReplyT]):
         if error["type"] == "missing":
             return "is missing"
         if error["type"] == "extra_forbidden":
-            hint = errors.did_you_mean(str(error["loc"][-1]), list(self.request.model_fields))
+            *path, name = error["loc"]
+            hint = _model_at(self.request, path).about_unknown(str(name), error["input"])
             return f"there is no such field{f', {hint}' if hint else ''}"
-        return error["msg"]
+        return error["msg"].removeprefix("Value error, ")
 
     def signature(self) -> str:
         """Return the fields in one line: `container: str, timeout_seconds: int = 10`."""
@@ -134,6 +142,21 @@ class Contract(Generic[RequestT, ReplyT]):
             kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
             parts.append(f"{name}: {kind}" + ("" if field.is_required() else f" = {field.default!r}"))
         return ", ".join(parts) or "no arguments"
+
+
+def _model_at(model: type[Request], path: Sequence[int | str]) -> type[Request]:
+    """Return the model of what lies at a path in a request, or the last one on the way there."""
+    for step in path:
+        if isinstance(step, str) and step in model.model_fields:
+            model = _model_in(model.model_fields[step].annotation) or model
+    return model
+
+
+def _model_in(annotation: Any) -> type[Request] | None:
+    """Return the model that a field's annotation is about: `Model`, `Model | None`, `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation if issubclass(annotation, Request) else None
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 #: A function that carries out a contract.
