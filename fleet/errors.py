@@ -28,7 +28,8 @@ FleetError                        exit code
 ├── TaskFailed                    1    the run was carried out and failed
 │   ├── TaskCancelled                  somebody asked for its end
 │   ├── OutcomeUnknown                 it began, and nobody can say what became of it
-│   └── EngineRefused                  the Docker Engine answered with an error
+│   ├── EngineRefused                  the Docker Engine answered with an error
+│   └── NotGranted                     the host's own policy does not let the fleet do that
 ├── PartlyPushed                  3    a push to several hosts that was cut short
 ├── SoftTimeLimit                 1    raised inside a task that has used up its soft time limit
 ├── TimedOut                      124  the caller's own patience ended; the run goes on
@@ -273,6 +274,13 @@ class EngineRefused(TaskFailed):
     """The Docker Engine answered with an error: no such container, a conflict, no space."""
 
     def __init__(self, message: str, /, *, kind: str = "engine_error", remedy: str = "") -> None:
+        super().__init__(message, kind=kind, remedy=remedy)
+
+
+class NotGranted(TaskFailed):
+    """The host's owner has not granted what was asked for. Nothing was changed."""
+
+    def __init__(self, message: str, /, *, kind: str = "not_granted", remedy: str = "") -> None:
         super().__init__(message, kind=kind, remedy=remedy)
 
 

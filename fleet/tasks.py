@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Pushable",
+    "check_container",
+    "create_container",
     "host_facts",
     "inspect_container",
+    "kill_container",
     "list_containers",
     "ping_host",
+    "remove_container",
     "restart_container",
     "start_container",
     "stop_container",
     "task",
+    "wait_container",
 ]
 
 
@@ -110,3 +115,8 @@ inspect_container = Pushable(containers.INSPECT)
 start_container = Pushable(containers.START)
 stop_container = Pushable(containers.STOP)
 restart_container = Pushable(containers.RESTART)
+create_container = Pushable(containers.CREATE)
+check_container = Pushable(containers.CHECK)
+kill_container = Pushable(containers.KILL)
+remove_container = Pushable(containers.REMOVE)
+wait_container = Pushable(containers.WAIT)

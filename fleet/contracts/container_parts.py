@@ -63,8 +63,12 @@ def _test(value: Any) -> Any:
 
 
 Text = Annotated[str, AfterValidator(_printable)]
-#: Of a volume (moby, daemon/names/names.go), or a network.
+#: Of a network, or in a table of hosts.
 Name = Annotated[str, spelled(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", "name: use letters, digits, '_', '.' and '-'")]
+#: The same as a container's (moby, daemon/names/names.go).
+VolumeName = Annotated[
+    str, spelled(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}", "name: use 2 to 128 letters, digits, '_', '.' and '-'")
+]
 #: A path in the container.
 Target = Annotated[str, AfterValidator(_target)]
 #: A path on the host, or of one of its devices.
@@ -84,7 +88,7 @@ class PublishedPort(Request):
 class VolumeMount(Request):
     """A named volume, which is made where there is none of that name."""
 
-    name: Name
+    name: VolumeName
     target: Target
     read_only: bool = False
     driver: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:/-]{0,127}$")] | None = Field(

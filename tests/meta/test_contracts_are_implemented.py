@@ -1,6 +1,7 @@
 """Contracts and implementations match one to one, and each means the same on both sides."""
 
 import inspect
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -8,11 +9,14 @@ import pytest
 from fleet import tasks
 from fleet.contracts import AnyContract, Reply, Request, RunContext, containers, hosts, registry
 from fleet.contracts.hosts import Facts
+from tests.services.containers import container_tasks
 from workers.host.containers.engine import Engine
 from workers.host.tasks.registry import performers
 
 OWN = {contract.name: contract for contract in (*hosts.ALL, *containers.ALL)}
-PERFORMERS = performers(Engine("unix:///nonexistent.sock"), Facts.model_construct)
+PERFORMERS = performers(
+    Facts.model_construct, container_tasks(Engine("unix:///nonexistent.sock"), Path("/nonexistent"))
+)
 
 
 def test_every_contract_has_one_implementation_and_every_implementation_a_contract() -> None:

@@ -61,11 +61,15 @@ def session_engine() -> Iterator[PrivateEngine]:
 
 @pytest.fixture
 def docker_engine(session_engine: PrivateEngine) -> Iterator[PrivateEngine]:
-    """The Engine, without any container."""
+    """The Engine, without any container, volume or network of a test's."""
     yield session_engine
     client = session_engine.client()
     for container in client.containers.list(all=True, ignore_removed=True):
         _remove(container)
+    for volume in client.volumes.list():
+        volume.remove()
+    for network in client.networks.list(filters={"type": "custom"}):
+        network.remove()
     client.close()
 
 

@@ -105,11 +105,11 @@ def test_fleets_own_labels_are_refused() -> None:
 
 @pytest.mark.parametrize("target", ["", "/", "//", "/.", "data", "/a/../etc", "/a/..", "/a\0b"])
 def test_what_is_no_place_in_a_container_is_refused(target: str) -> None:
-    assert "is no place" in problems(volumes=[{"name": "v", "target": target}])["spec.volumes.0.target"]
+    assert "is no place" in problems(volumes=[{"name": "vol", "target": target}])["spec.volumes.0.target"]
 
 
 def test_a_place_can_be_taken_once() -> None:
-    two = {"volumes": [{"name": "v", "target": "/data/"}], "tmpfs": [{"target": "//data/."}]}
+    two = {"volumes": [{"name": "vol", "target": "/data/"}], "tmpfs": [{"target": "//data/."}]}
     assert problems(**two) == {"spec": "mounts more than one thing at /data"}
     secret: dict[str, Any] = {"secrets": [{"name": "db"}]}
     assert "/run/secrets" in problems(tmpfs=[{"target": "/run/secrets"}], **secret)["spec"]
@@ -175,7 +175,7 @@ def test_what_every_container_has_anyway_demands_nothing() -> None:
         security_opt=["no-new-privileges:true"],
         ipc_mode="private",
         cgroupns_mode="private",
-        volumes=[{"name": "v", "target": "/v", "driver": "local"}],
+        volumes=[{"name": "vol", "target": "/v", "driver": "local"}],
     )
     assert demands(plain) == ()
 
@@ -193,6 +193,8 @@ def test_a_security_option_that_gives_power_is_demanded_in_both_forms(written: s
 
 
 def test_a_field_that_no_part_has_is_named_with_its_own_nearest_word() -> None:
-    fields = problems(ports=[{"container_port": 80, "HostIP": "::"}], volumes=[{"name": "v", "target": "/v", "rw": 1}])
+    fields = problems(
+        ports=[{"container_port": 80, "HostIP": "::"}], volumes=[{"name": "vol", "target": "/v", "rw": 1}]
+    )
     assert "did you mean 'host_ip'" in fields["spec.ports.0.HostIP"]
     assert "no such field" in fields["spec.volumes.0.rw"]

@@ -130,7 +130,7 @@ def test_every_line_that_a_refusal_names_grants_what_was_refused(write: Write) -
             "sysctls": {"net.core.somaxconn": "1024"},
             "runtime": "runsc",
             "cgroup_parent": "/batch",
-            "volumes": [{"name": "v", "target": "/v", "driver": "nfs", "driver_options": {"o": "x"}}],
+            "volumes": [{"name": "vol", "target": "/v", "driver": "nfs", "driver_options": {"o": "x"}}],
             "volumes_from": ["web:ro"],
         }
     )

@@ -3,7 +3,7 @@
 queue ─▶ consumer (Celery) ─ guard ─▶ journal ─▶ pool ─▶ pipeline ─▶ endings ─▶ outbox ─▶ sender ─▶ reports
                  ▲                       │                   │
                  └──── runs that are due ┘                   └─▶ children (supervisors that outlive the worker)
-threads beside it: sender, hand-over, control list, deadlines, inventory watch, beat (heartbeat, pruning)
+threads beside it: sender, hand-over, control list, deadlines, inventory watch, undoing, beat (heartbeat, pruning)
 """
 
 import os
@@ -63,6 +63,7 @@ from workers.host.settling import Settling
 from workers.host.stopping import Stopping
 from workers.host.store import Store
 from workers.host.tasks.registry import performers, reconcilers
+from workers.host.tasks.wiring import wire
 
 log = logs.get(__name__)
 
@@ -110,7 +111,12 @@ class Session:
         self._stopping = Stopping(
             self._running, self._gate, grace=settings.stop_grace, wake=self._wake, take_leave=self._take_leave
         )
-        settling = Settling(self._endings, reconcilers(engine), broker_clock=broker_clock, stopping=self._stopping.over)
+        on_containers, self._undoing = wire(
+            settings, engine, host=host, interrupted={claim.run_id for claim in self._journal.interrupted()}
+        )
+        settling = Settling(
+            self._endings, reconcilers(on_containers), broker_clock=broker_clock, stopping=self._stopping.over
+        )
         self._handover = Handover(
             self._link, self._journal, host=host, epoch=epoch.number, on_unusable=consumer.end_worker
         )
@@ -174,7 +180,7 @@ class Session:
             running=self._running,
             deadlines=self._deadlines,
             children=self._children,
-            performers=performers(engine, lambda: facts.detect(settings, engine)),
+            performers=performers(lambda: facts.detect(settings, engine), on_containers),
             engine=engine,
             on_unusable=consumer.end_worker,
         )
@@ -233,7 +239,8 @@ class Session:
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutting_down.connect(self._on_signal, weak=False)
         self._running.on_leave = self._wake
-        for thread in (self._sender, self._control, self._inventory, self._handover, self._deadlines):
+        parts = (self._sender, self._control, self._inventory, self._undoing, self._handover, self._deadlines)
+        for thread in parts:
             thread.start()
         try:
             self._worker.start()
@@ -335,6 +342,7 @@ class Session:
             return
         self._beat.stop()
         self._inventory.stop()
+        self._undoing.stop()
         self._control.stop()
         self._handover.stop()
         self._deadlines.stop()

@@ -26,7 +26,7 @@ _ENGINE_BACK_WITHIN = timedelta(minutes=2)
 class Reconcile(Protocol):
     """Compares a run with what the Engine shows; returns its reply if it had its effect, None if it had not."""
 
-    def __call__(self, request: Any, *, since: datetime) -> Reply | None: ...
+    def __call__(self, request: Any, *, claim: Claim, since: datetime) -> Reply | None: ...
 
 
 class Settling:
@@ -113,7 +113,7 @@ class Settling:
         waited = timedelta()
         while True:
             try:
-                reply = reconcile(request, since=since)
+                reply = reconcile(request, claim=claim, since=since)
             except errors.EngineUnavailable as exc:
                 waited += _LOOK_AGAIN
                 if waited > _ENGINE_BACK_WITHIN:

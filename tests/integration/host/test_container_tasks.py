@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -10,11 +11,22 @@ import pytest
 from fleet import errors
 from fleet.contracts import AnyContract, Performer, Reply, containers, hosts, registry
 from fleet.settings import Settings
+from tests.services.containers import container_tasks
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from workers.host import facts
 from workers.host.containers.engine import Engine
 from workers.host.tasks.registry import performers
+
+ABOUT_ONE = (
+    containers.INSPECT,
+    containers.START,
+    containers.STOP,
+    containers.RESTART,
+    containers.KILL,
+    containers.REMOVE,
+    containers.WAIT,
+)
 
 
 @dataclass
@@ -37,11 +49,11 @@ class Run:
 class Host:
     """All that a host can do."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, directory: Path) -> None:
         self.engine = Engine(url)
         self.run = Run()
         self.performers: Mapping[str, Performer] = performers(
-            self.engine, lambda: facts.detect(Settings(), self.engine)
+            lambda: facts.detect(Settings(), self.engine), container_tasks(self.engine, directory)
         )
 
     def do(self, contract: AnyContract, **arguments: Any) -> Any:
@@ -52,15 +64,15 @@ class Host:
 
 
 @pytest.fixture
-def host(docker_engine: PrivateEngine) -> Iterator[Host]:
-    host = Host(docker_engine.url)
+def host(docker_engine: PrivateEngine, tmp_path: Path) -> Iterator[Host]:
+    host = Host(docker_engine.url, tmp_path)
     yield host
     host.engine.close()
 
 
 @pytest.fixture
-def host_without_docker() -> Host:
-    return Host("unix:///nowhere/docker.sock")
+def host_without_docker(tmp_path: Path) -> Host:
+    return Host("unix:///nowhere/docker.sock", tmp_path)
 
 
 @pytest.fixture
@@ -116,7 +128,7 @@ def test_a_container_that_goes_away_when_it_stops_was_stopped_all_the_same(
 
 @pytest.mark.docker
 def test_every_task_about_one_container_names_the_one_that_is_not_there(host: Host) -> None:
-    for contract in (containers.INSPECT, containers.START, containers.STOP, containers.RESTART):
+    for contract in ABOUT_ONE:
         with pytest.raises(errors.EngineRefused, match="'absent'") as caught:
             host.do(contract, container="absent")
         assert caught.value.kind == "no_such_container"
@@ -128,7 +140,7 @@ def test_facts_tell_the_engines_version(host: Host) -> None:
 
 
 def test_without_an_engine_container_tasks_fail_and_the_others_work(host_without_docker: Host) -> None:
-    for contract in (containers.START, containers.STOP, containers.RESTART, containers.INSPECT):
+    for contract in ABOUT_ONE:
         with pytest.raises(errors.EngineUnavailable):
             host_without_docker.do(contract, container="web")
     with pytest.raises(errors.EngineUnavailable):

@@ -6,14 +6,17 @@ other, and that callers meet Fleet's errors only. The Engine's answers are passe
 them into Fleet's words.
 """
 
+import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import docker
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
 from fleet import errors
 from workers.host.containers.events import EventStream, open_stream
@@ -29,12 +32,27 @@ STOP_MARGIN_SECONDS = 15
 
 #: The kind of an Engine's refusal by its HTTP status (Docker Engine API, v1.41).
 _KINDS = {400: "bad_request", 403: "forbidden", 404: "no_such_container", 409: "conflict"}
+#: What the Engine says in words only, all of it with status 500: the errors of the kernel (errno(3)), and of the table
+#: of ports (moby, libnetwork/portallocator).
+_WORDS = {
+    "no space left on device": "no_space",
+    "disk quota exceeded": "no_space",
+    "port is already allocated": "port_in_use",
+    "address already in use": "port_in_use",
+}
 #: Statuses that say too little: an ambiguous id is a 500 or a 400 by the Engine's version, and a 404 may be about a
 #: network that the container needs.
 _VAGUE = (400, 404, 500)
 _REMEDIES = {
     "no_such_container": "`fleet ps` shows what there is",
     "ambiguous": "give more of its id, or its name; `fleet ps` shows both",
+    "no_space": "free some space on the host; `docker system df` there shows what takes it",
+    "port_in_use": "`fleet ps` shows who publishes it; give another host_port, or none for one that is free",
+    "name_in_use": "give another name, or have the container replaced (`--replace`, replace=true)",
+    "no_such_image": "is its name spelled right, and is it on the host? pull=missing gets it from its registry",
+    "no_such_network": "make it on the host (`docker network create`), or leave it out",
+    "container_running": "stop it first, or remove it by force (`--force`, force=true)",
+    "not_running": "`fleet ps` shows what runs",
 }
 _FULL_ID_LENGTH = 64
 
@@ -101,14 +119,89 @@ class Engine:
         with self._translated(container):
             self._connected().patient.restart(container, timeout=timeout_seconds)
 
+    def wait(self, container: str, *, seconds: float) -> dict[str, Any] | None:
+        """Wait until a container does not run and return the Engine's word on its end; None if it ran on so long."""
+        with self._translated(container):
+            path, ended = f"/containers/{container}/wait", None
+            try:
+                ended = self._send("POST", path, {"condition": "not-running"}, None, seconds)
+            except requests.RequestException as exc:
+                if not isinstance(_innermost(exc), TimeoutError):
+                    raise
+            return ended
+
+    def archive(self, container: str, path: str, *, most: int) -> bytes:
+        """Return a file of a container as a tar archive, the first `most` bytes of it; a link is not followed."""
+        archive = bytearray()
+        with self._translated(container):
+            chunks, _stat = self._connected().client.api.get_archive(container, path)
+            for chunk in chunks:
+                archive += chunk
+                if len(archive) > most:
+                    break
+        return bytes(archive[:most])
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        about: str = "",
+        container: str = "",
+        kinds: Mapping[int, str] = MappingProxyType({}),
+        parameters: Mapping[str, Any] = MappingProxyType({}),
+        body: Any = None,
+        seconds: float = CALL_SECONDS,
+    ) -> Any:
+        """Make one call of the Engine's API and return its answer, None where it has none; raises Fleet's errors.
+
+        `about` begins the message of a refusal, `kinds` says what the statuses of this call mean. `container` is what a
+        caller named, of which it is found out what is wrong with it.
+        """
+        with self._translated(container, about=about, kinds=kinds):
+            return self._send(method, path, parameters, body, seconds)
+
     def events(self) -> EventStream:
         """Open the stream of changes from now on; whoever opens it looks once after that, and misses nothing."""
         with self._translated():
             return open_stream(self._connected().client.api, self.starts, greeting_seconds=CALL_SECONDS)
 
+    def past_events(self, action: str, *, since: float) -> list[dict[str, Any]]:
+        """Return what the Engine remembers of one action on containers since a moment (unix seconds): the last 256
+        events of all, and none from before its start."""
+        filters = json.dumps({"type": ["container"], "event": [action]})
+        parameters = {"filters": filters, "since": f"{since:.9f}", "until": f"{time.time():.9f}"}
+        with self._translated():
+            text: bytes | None = self._send("GET", "/events", parameters, None, CALL_SECONDS, read=bytes)
+            return [json.loads(line) for line in (text or b"").splitlines() if line]
+
     def close(self) -> None:
         """Let go of all connections; the next call makes new ones."""
         self._drop(self._link)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any],
+        body: Any,
+        seconds: float,
+        *,
+        read: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
+        api = self._connected().client.api
+        response = api.request(
+            method,
+            f"{api.base_url}/v{api.api_version}{path}",
+            params=dict(parameters),
+            json=body,
+            timeout=(GREETING_SECONDS, seconds),
+        )
+        try:
+            response.raise_for_status()
+        except requests.HTTPError as exc:
+            create_api_error_from_http_exception(exc)
+        return read(response.content) if response.content else None
 
     def _connected(self) -> _Link:
         if (link := self._link) is not None:
@@ -135,13 +228,15 @@ class Engine:
         link.close()
 
     @contextmanager
-    def _translated(self, container: str = "") -> Iterator[None]:
+    def _translated(
+        self, container: str = "", *, about: str = "", kinds: Mapping[int, str] = MappingProxyType({})
+    ) -> Iterator[None]:
         link = self._link
         try:
             yield
         except APIError as exc:
             self.reachable = True
-            raise self._refusal(exc, container) from exc
+            raise self._refusal(exc, container, about, kinds) from exc
         except (DockerException, requests.RequestException, OSError, LookupError, TypeError, ValueError) as exc:
             # The last three: docker-py met an answer that no Engine gives, or a URL that is none.
             self.reachable = False
@@ -151,14 +246,16 @@ class Engine:
         else:
             self.reachable = True
 
-    def _refusal(self, exc: APIError, container: str) -> errors.EngineRefused:
-        status = exc.status_code or 500
-        kind = _KINDS.get(status, "engine_error")
-        if container and status in _VAGUE:
-            kind = self._kind_by_what_there_is(container, status) or kind
-        prefix = f"container {container if len(container) < _FULL_ID_LENGTH else container[:12]!r}: "
-        said = exc.explanation or str(exc)
-        return errors.EngineRefused((prefix if container else "") + said, kind=kind, remedy=_REMEDIES.get(kind, ""))
+    def _refusal(self, exc: APIError, container: str, about: str, kinds: Mapping[int, str]) -> errors.EngineRefused:
+        status, said = exc.status_code or 500, exc.explanation or str(exc)
+        kind = next((kind for words, kind in _WORDS.items() if words in said), "") or kinds.get(status, "")
+        if not kind:
+            kind = _KINDS.get(status, "engine_error")
+            if container and status in _VAGUE:
+                kind = self._kind_by_what_there_is(container, status) or kind
+        if container and not about:
+            about = f"container {container if len(container) < _FULL_ID_LENGTH else container[:12]!r}"
+        return errors.EngineRefused(f"{about}: {said}" if about else said, kind=kind, remedy=_REMEDIES.get(kind, ""))
 
     def _kind_by_what_there_is(self, container: str, status: int) -> str:
         """Return what is wrong with a reference, by the containers there are; empty where nothing is."""

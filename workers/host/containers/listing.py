@@ -1,5 +1,6 @@
 """Containers in Fleet's words: the Engine's summaries, normalised."""
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -7,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fleet import errors
-from fleet.contracts.containers import Container, Port
+from fleet.contracts.containers import Container, Label, Port
 from workers.host.containers.engine import Engine
 from workers.host.containers.starts import started_at
 
@@ -45,6 +46,13 @@ def everything(engine: Engine) -> tuple[Container, ...]:
 def running(engine: Engine) -> tuple[Container, ...]:
     """Return the containers that run."""
     return tuple(_with_start(engine, summary) for summary in engine.list_containers(everything=False))
+
+
+def ids_of_run(engine: Engine, run_id: str) -> list[str]:
+    """Return the Engine's ids of the containers that a run has made; there is one at most, unless somebody copies
+    labels."""
+    filters = json.dumps({"label": [f"{Label.RUN}={run_id}"]})
+    return [each["Id"] for each in engine.ask("GET", "/containers/json", parameters={"all": "1", "filters": filters})]
 
 
 def describe(engine: Engine, reference: str) -> Container:

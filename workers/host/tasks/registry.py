@@ -4,15 +4,13 @@ from collections.abc import Callable, Mapping
 
 from fleet.contracts import Performer, containers, hosts
 from fleet.contracts.hosts import Facts
-from workers.host.containers.engine import Engine
 from workers.host.settling import Reconcile
 from workers.host.tasks import hosts as host_tasks
 from workers.host.tasks.containers import ContainerTasks
 
 
-def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, Performer]:
+def performers(detect: Callable[[], Facts], on_containers: ContainerTasks) -> Mapping[str, Performer]:
     """Return the function for each of Fleet's own contracts, by the contract's name."""
-    on_containers = ContainerTasks(engine)
     return {
         hosts.PING.name: host_tasks.ping,
         hosts.FACTS.name: host_tasks.facts(detect),
@@ -21,9 +19,18 @@ def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, Perf
         containers.START.name: on_containers.start,
         containers.STOP.name: on_containers.stop,
         containers.RESTART.name: on_containers.restart,
+        containers.CREATE.name: on_containers.create,
+        containers.CHECK.name: on_containers.check,
+        containers.KILL.name: on_containers.kill,
+        containers.REMOVE.name: on_containers.remove,
+        containers.WAIT.name: on_containers.wait,
     }
 
 
-def reconcilers(engine: Engine) -> Mapping[str, Reconcile]:
+def reconcilers(on_containers: ContainerTasks) -> Mapping[str, Reconcile]:
     """Return, for each contract that says `Restart.RECONCILE`, what compares a run with the Engine's state."""
-    return {containers.RESTART.name: ContainerTasks(engine).restarted}
+    return {
+        containers.RESTART.name: on_containers.restarted,
+        containers.CREATE.name: on_containers.created,
+        containers.REMOVE.name: on_containers.removed,
+    }

@@ -1,0 +1,157 @@
+"""Undoing: what a run that failed had made is removed again, also where the Engine or the worker is away by then.
+
+A run that begins to make something is written down until it has, or has been undone; the rest is found by the run's
+label. Where the Engine does not answer, it is tried again until it does, in this session or the next. An Engine that
+was slow to answer may finish what it was asked for later: it is watched for a while.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from fleet import credentials, errors, logs
+from workers.host.containers import replacing, volumes
+from workers.host.containers.building import Owner
+from workers.host.containers.engine import Engine
+from workers.host.containers.listing import ids_of_run
+
+log = logs.get(__name__)
+
+_LOOK_AGAIN = timedelta(seconds=2)
+#: An Engine that answers again has done by then what it was asked for before.
+_LATE_SECONDS = 120.0
+
+
+class Discards(Protocol):
+    """Keeps secrets of runs."""
+
+    def discard(self, run_id: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run was to make, as far as that has to be known to undo it."""
+
+    run_id: str
+    name: str
+    #: only the former container is left to be removed: the new one has taken its place
+    replaced: bool = False
+
+
+class Undoing:
+    """Undoes, now or later. Thread-safe; one run is undone by one thread at a time."""
+
+    def __init__(self, engine: Engine, directory: Path, *, secrets: Discards | None = None) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._secrets = secrets
+        self._lock = threading.RLock()
+        #: what is to be undone, and since when the Engine has answered (monotonic); None while it does not
+        self._waiting: dict[str, tuple[Task, float | None]] = {}
+        self._changed = threading.Event()
+        self._stopping = False
+        self.stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="undoing", daemon=True)
+
+    def take_up(self, *, except_for: Collection[str]) -> None:
+        """Have undone what former sessions left, but for runs that this one settles by itself."""
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                task = Task(**json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as exc:
+                log.warning("undo.unreadable", path=str(path), error=str(exc), next="look for what it made by yourself")
+                continue
+            if task.run_id not in except_for:
+                self._waiting[task.run_id] = (task, None)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
+        self._stopping = True
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout.total_seconds())
+        else:
+            self.stopped.set()
+
+    def undo(self, task: Task) -> None:
+        """Remove all that a run has made; raises the Engine's errors."""
+        with self._lock:
+            owner = Owner("", task.run_id, "")
+            if task.replaced:
+                if old := replacing.find(self._engine, replacing.name_of_old(owner)):
+                    replacing.remove(self._engine, old.docker_id)
+                return
+            news = ids_of_run(self._engine, task.run_id)
+            replacing.give_back(self._engine, news, owner, task.name)
+            for new in news:
+                replacing.remove(self._engine, new)
+            volumes.remove_unused(self._engine, volumes.of_run(self._engine, task.run_id))
+            if self._secrets is not None:
+                self._secrets.discard(task.run_id)
+
+    def begin(self, task: Task) -> None:
+        """Write down that a run makes something from now on; raises `errors.LocalFault`.
+
+        `done` comes next, or `undo` and `done`; or `later`.
+        """
+        with self._lock:
+            self._waiting.pop(task.run_id, None)
+            credentials.write_private(
+                self._path(task.run_id), json.dumps(asdict(task)), what="note of a run", remedy="free some space"
+            )
+
+    def later(self, task: Task) -> None:
+        """Undo it as soon as the Engine answers, and look again for what comes late."""
+        with self._lock:
+            self._waiting[task.run_id] = (task, None)
+        log.warning("undo.deferred", run=task.run_id, next="what it made is removed when the Engine answers")
+        self._changed.set()
+
+    def done(self, run_id: str) -> None:
+        """Leave alone what a run has made, or is about to take up."""
+        with self._lock:
+            self._waiting.pop(run_id, None)
+            self._path(run_id).unlink(missing_ok=True)
+
+    def look(self) -> None:
+        """Undo what waits for that."""
+        with self._lock:
+            waiting = list(self._waiting.values())
+        for task, answers_since in waiting:
+            with self._lock:
+                if task.run_id not in self._waiting:
+                    continue
+                try:
+                    self.undo(task)
+                except errors.EngineUnavailable:
+                    self._waiting[task.run_id] = (task, None)
+                except errors.FleetError as exc:
+                    log.warning("undo.failed", run=task.run_id, error=str(exc), next="it is tried again")
+                else:
+                    since = answers_since or time.monotonic()
+                    self._waiting[task.run_id] = (task, since)
+                    if time.monotonic() - since >= _LATE_SECONDS:
+                        self.done(task.run_id)
+                        log.info("undo.done", run=task.run_id)
+
+    def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            if self._stopping:
+                break
+            try:
+                self.look()
+            except Exception:  # whatever one run's leftovers do, the others' are looked after
+                log.exception("undo.broken")
+            self._changed.wait(_LOOK_AGAIN.total_seconds() if self._waiting else None)
+        self.stopped.set()
+
+    def _path(self, run_id: str) -> Path:
+        return self._directory / f"{run_id.rpartition(':')[2]}.json"
