@@ -159,9 +159,9 @@ def report(siege: Siege, said: Report) -> None:
 
 COMMANDS = {
     "task show": ("task", "show", "{run}"),
-    "task list": ("task", "list"),
+    "task list": ("task", "list", "-n", "1000"),
     "task events": ("task", "events", "{run}"),
-    "audit list": ("audit", "list", "-n", "200"),
+    "audit list": ("audit", "list", "-n", "2000"),
     "host show": ("host", "show", "h2"),
     "host list": ("host", "list"),
     "ps": ("ps",),
@@ -177,7 +177,7 @@ def test_nothing_that_a_command_prints_moves_or_colors_a_terminal(siege: Siege, 
 
 
 def test_the_audit_that_is_followed_moves_no_terminal(siege: Siege, spoiled: str) -> None:
-    harmless(on_terminal(siege, "audit", "follow", "-n", "200", until_said="EVIL"))
+    harmless(on_terminal(siege, "audit", "follow", "-n", "1000", until_said="EVIL"))
 
 
 @pytest.mark.parametrize(
