@@ -62,7 +62,8 @@ def on_terminal(siege: Siege, *words: str, until_said: str = "") -> str:
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 250, 0, 0))
     environment = siege.environment(TERM="xterm-256color", PYTHONIOENCODING="utf-8")
-    environment.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):  # xdist has a terminal of its own size in mind
+        environment.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "fleet", *words],
         stdin=terminal,
