@@ -26,7 +26,6 @@ class Address:
 
     host: str
     port: int
-    database: int
     username: str | None
     password: str | None = field(repr=False)
     tls: bool
@@ -43,7 +42,7 @@ class Address:
         user = quote(self.username or "", safe="")
         login = f"{user}:{quote(self.password or '', safe='')}@" if self.username or self.password else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}/{self.database}"
+        return f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}/0"
 
     def __str__(self) -> str:
         return redaction.url(self.url)
@@ -105,9 +104,9 @@ def _parse(url: str, ca: str | None) -> Address:
         raise _Unfit("names no host" if not host else "has no usable host name")
     if port == 0:
         raise _Unfit("has a port that cannot be, 0")
-    database = parts.path.removeprefix("/")
-    if not re.fullmatch(r"[0-9]{0,5}", database):
-        raise _Unfit("has a path that is no database number", f"write {FORM}; most brokers have 0 to 15")
+    if parts.path not in {"", "/", "/0"}:
+        # users are the whole server's: two fleets in two of its databases would be one another's
+        raise _Unfit("names a database that is not 0", f"write {FORM}; a second fleet needs a broker of its own")
     tls = scheme == "rediss"
     if not tls and not is_loopback(host):
         raise _Unfit(
@@ -121,7 +120,6 @@ def _parse(url: str, ca: str | None) -> Address:
     return Address(
         host=host,
         port=port or DEFAULT_PORT,
-        database=int(database or 0),
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         tls=tls,

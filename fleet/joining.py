@@ -120,6 +120,8 @@ def _translated(broker: Address) -> Iterator[None]:
     try:
         with translated(broker):
             yield
+    except errors.BrokerUntrusted:
+        raise
     except errors.BrokerRefused as exc:
         raise errors.EnrollmentRefused(
             f"the broker at {login.without(broker.url)} does not take this token: it may be used up, expired or "

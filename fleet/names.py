@@ -8,10 +8,10 @@ random id of an enrollment request.
 | `fleet:h:X:q`                | list    | principals, control | host X        | none        | pushed messages; LPUSH at the head, taken from the tail |
 | `fleet:h:X:inbox:<epoch>`    | list    | host X            | host X         | none        | messages handed over (BLMOVE) and not yet in the journal |
 | `fleet:h:X:ctl`              | list    | principals, control | host X         | none        | messages to the worker itself; never waits behind work |
-| `fleet:h:X:dead`             | list    | host X            | control        | none        | items that could not be parsed or were refused, newest 1,000 |
+| `fleet:h:X:dead`             | list    | host X            | host X         | none        | items that could not be parsed or were refused, newest 1,000 |
 | `fleet:h:X:epoch`            | string  | host X            | host X, control | none        | number of the newest worker session of the host |
 | `fleet:presence:X`           | string  | host X            | control, host X | 35 s           | the heartbeat; a missing key means "not connected", which principals may ask |
-| `fleet:inventory:X`          | string  | host X            | principals, control | 3 × 60 s    | containers of the host; a missing key means "unknown" |
+| `fleet:inventory:X`          | string  | host X            | principals     | 3 × 60 s    | containers of the host; a missing key means "unknown" |
 | `fleet:reports:X`            | list    | host X            | control        | none        | numbered reports of a host, oldest at the tail |
 | `fleet:reports:p:P`          | list    | principal P       | control, principal P | none        | `run.queued` reports of a principal, who looks whether they are still there |
 | `fleet:reports:dirty`        | set     | hosts, principals | control        | none        | senders that have news: `X` or `p:P` |
@@ -22,7 +22,7 @@ random id of an enrollment request.
 | `fleet:enroll:reply:T:R`     | list    | control           | joining host   | 60 s        | the answer to request R by token T |
 | `fleet:control:lease`        | string  | control           | control        | 10 s        | which control worker may write the ledger |
 | `fleet:control:withdrawn`    | hash    | control           | control        | none        | messages taken out of queues and not yet in the ledger: run id → verdict |
-| `celery-task-meta-X:<uuid>`  | string  | host X, control   | principals     | 1 day       | a run's result, in Celery's form |
+| `celery-task-meta-X:<uuid>`  | string  | host X, control   | principals, control | 1 day       | a run's result, in Celery's form |
 
 | channel                      | publisher      | subscriber   | carries |
 |------------------------------|----------------|--------------|---------|
@@ -30,8 +30,8 @@ random id of an enrollment request.
 | `/h-X.celeryev/…`            | host X         | Flower       | Celery's events; a hint, never evidence |
 | `fleet:watch`                | control        | principals   | every audit event after it is committed |
 
-"Control" is the control plane's user, which may also do what a principal may. `fleet.security.acl` has the commands of
-each role on each of these. Ids go into keys and into those rules with globs, hence the strict form of `HOST_ID`.
+"Control" is the control plane's user. `fleet.security.table` has the commands of each role on each of these. Ids go
+into keys and into the rules made of it with globs, hence the strict form of `HOST_ID`.
 """  # noqa: E501 - a table
 
 import re

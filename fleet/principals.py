@@ -82,7 +82,10 @@ def everybody(session: Session) -> list[Principal]:
 
 
 def set_level(session: Session, name: str, level: Level, *, ring: Keyring, by: str) -> Principal:
-    """Change what a principal may do, from now on and on every host; its file stays as it is."""
+    """Change what a principal may do, from now on and on every host; its file stays as it is.
+
+    A former one (`rotate`) ends at once, before its overlap is over: it says the former level.
+    """
     db.take(session, db.Lock.TRUST)
     row = get(session, name)
     if row.level == level:

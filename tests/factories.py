@@ -30,6 +30,9 @@ from fleet.security.trust import Statement, Trust, state
 from workers.control.voice import Voice
 from workers.host.own import Own
 
+#: When hosts were let in, in unix seconds.
+ENROLLED_AT = 1_700_000_000.0
+
 
 def key(name: str) -> KeyPair:
     """Return the key of a sender (`names.host_sender`, `names.principal_sender`), or of "fleet"."""
@@ -100,8 +103,9 @@ def voice(engine: Engine) -> Voice:
 
 
 def enroll(session: Session, host: str, **more: Any) -> Host:
-    """Let a host in, with its credential."""
-    found = inventory.enroll_host(session, host, key=key(host).public, **more)
+    """Let a host in, with its credential, long before anything was pushed to it."""
+    wishes = {"at": datetime.fromtimestamp(ENROLLED_AT, UTC), **more}
+    found = inventory.enroll_host(session, host, key=key(host).public, **wishes)
     enrollment.identify(found, ring())
     session.flush()
     return found
@@ -109,7 +113,7 @@ def enroll(session: Session, host: str, **more: Any) -> Host:
 
 def identity(host: str, **more: Any) -> HostIdentity:
     """Return a host as its credential says who it is."""
-    values: dict[str, Any] = {"key": key(host).public, "enrolled_at": 1_700_000_000.0, "issued_at": 1_700_000_000.0}
+    values: dict[str, Any] = {"key": key(host).public, "enrolled_at": ENROLLED_AT, "issued_at": ENROLLED_AT}
     return HostIdentity(host=host, **{**values, **more})
 
 

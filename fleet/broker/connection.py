@@ -42,7 +42,6 @@ def connect(
         connection_class=tls.connection_class(address),
         host=address.host,
         port=address.port,
-        db=address.database,
         **({"username": address.username, "password": address.password} if login is None else {}),
         credential_provider=login,
         **tls.options(address),

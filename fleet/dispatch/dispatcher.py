@@ -83,9 +83,10 @@ class Dispatcher:
         """Return the accepted hosts by their ids; an entry that the fleet has not signed is left out with a warning."""
         with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.get(names.TRUST)
+            pipe.hget(names.PRINCIPALS, self.principal)  # or a level that was changed would look like a revocation
             pipe.hgetall(names.HOSTS)
-            statement, entries = pipe.execute()
-        self.signer.learn(statement=statement, credential=None)
+            statement, credential, entries = pipe.execute()
+        self.signer.learn(statement=statement, credential=credential)
         found = {}
         for host, entry in entries.items():
             try:

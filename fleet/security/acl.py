@@ -54,18 +54,18 @@ class User:
 def host(host_id: str, password_hashes: Sequence[str]) -> User:
     """Return the user of a host; hashes are SHA-256 in hex. Raises `errors.InvalidValue`, as all of these do."""
     known = names.host_id(host_id)
-    return _user(HOST_PREFIX + known, password_hashes, ("host",), own=f"fleet:h:{known}:*", ids={"X": known})
+    return _user(HOST_PREFIX + known, password_hashes, "host", own=f"fleet:h:{known}:*", ids={"X": known})
 
 
 def principal(name: str, password_hashes: Sequence[str]) -> User:
     """Return the user of a principal: pushes to every host, reads results and the registry."""
     known = names.principal(name)
-    return _user(PRINCIPAL_PREFIX + known, password_hashes, ("principal",), ids={"P": known})
+    return _user(PRINCIPAL_PREFIX + known, password_hashes, "principal", ids={"P": known})
 
 
 def api(password_hashes: Sequence[str]) -> User:
     """Return the user of the API process, which is a principal of that name."""
-    return _user("api", password_hashes, ("principal",), ids={"P": "api"})
+    return _user("api", password_hashes, "principal", ids={"P": "api"})
 
 
 def joiner(token_id: str, password_hashes: Sequence[str]) -> User:
@@ -74,7 +74,7 @@ def joiner(token_id: str, password_hashes: Sequence[str]) -> User:
         raise errors.InvalidValue(
             field="token id", value=token_id, problem="is not a token's id", remedy="it has 16 of 0-9 and a-f"
         )
-    return _user(JOINER_PREFIX + token_id, password_hashes, ("joiner",), ids={"T": token_id})
+    return _user(JOINER_PREFIX + token_id, password_hashes, "joiner", ids={"T": token_id})
 
 
 def control(password_hashes: Sequence[str]) -> User:
@@ -82,12 +82,12 @@ def control(password_hashes: Sequence[str]) -> User:
 
     Pushing is a principal's, also where it is done on the control plane's machine.
     """
-    return _user("control", password_hashes, ("control",), own="fleet:*")
+    return _user("control", password_hashes, "control", own="fleet:*")
 
 
 def flower(password_hashes: Sequence[str]) -> User:
     """Return the user of Flower: hears the events of all hosts and sees how long queues are."""
-    return _user("flower", password_hashes, ("flower",))
+    return _user("flower", password_hashes, "flower")
 
 
 def default() -> User:
@@ -101,7 +101,7 @@ def default() -> User:
 def _user(
     name: str,
     password_hashes: Sequence[str],
-    roles: Sequence[Role],
+    role: Role,
     *,
     own: str = "",
     ids: Mapping[str, str] = MappingProxyType({}),
@@ -111,8 +111,8 @@ def _user(
             raise errors.InvalidValue(
                 field="password hash", value=each, problem="is not a SHA-256", remedy="give it as 64 of 0-9 and a-f"
             )
-    owned, selectors = _on_keys(roles, own, ids)
-    root = _commands((*(SESSION[role] for role in roles), *owned))
+    owned, selectors = _on_keys(role, own, ids)
+    root = _commands((SESSION[role], *owned))
     return User(
         name,
         (
@@ -122,17 +122,17 @@ def _user(
             *((f"~{own}",) if own else ()),
             *root,
             *selectors,
-            *_on_channels(roles, ids),
+            *_on_channels(role, ids),
         ),
     )
 
 
-def _on_keys(roles: Sequence[Role], own: str, ids: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def _on_keys(role: Role, own: str, ids: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the commands on the keys of the role's own area, and selectors for all others."""
     owned: list[str] = []
     patterns: dict[tuple[str, ...], list[str]] = {}
     for key in KEYS:
-        commands = _commands(key.may.get(role, "") for role in roles)
+        commands = _commands((key.may.get(role, ""),))
         pattern = _glob(key.name, ids)
         if own and pattern.startswith(own.removesuffix("*")):
             owned += (command.removeprefix("+") for command in commands)
@@ -145,10 +145,10 @@ def _on_keys(roles: Sequence[Role], own: str, ids: Mapping[str, str]) -> tuple[l
     return owned, selectors
 
 
-def _on_channels(roles: Sequence[Role], ids: Mapping[str, str]) -> Iterator[str]:
+def _on_channels(role: Role, ids: Mapping[str, str]) -> Iterator[str]:
     patterns: dict[tuple[str, ...], list[str]] = {}
     for channel in CHANNELS:
-        if commands := _commands(channel.may.get(role, "") for role in roles):
+        if commands := _commands((channel.may.get(role, ""),)):
             patterns.setdefault(commands, []).append("&" + _glob(channel.name, ids))
     for commands, found in patterns.items():
         yield f"({' '.join((*commands, 'resetchannels', *found))})"

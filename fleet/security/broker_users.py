@@ -133,7 +133,6 @@ def _translated(client: "redis.Redis") -> Iterator[None]:
     where = Address(
         host=str(target["host"]),
         port=int(target["port"]),
-        database=int(target.get("db") or 0),
         username=None,
         password=None,
         tls=issubclass(client.connection_pool.connection_class, redis.SSLConnection),

@@ -43,7 +43,7 @@ KEYS = (
             "host": "blmove lmove rpush llen",
             "principal": "lpush llen",
             "flower": "llen",
-            "control": "lpos lrange lrem watch del",
+            "control": "lpush llen lpos lrange lrem watch del",
         },
     ),
     Key(
@@ -60,15 +60,15 @@ KEYS = (
         writer="principals, control",
         reader="host X",
         ttl="none",
-        may={"host": "blmove lrange lrem", "principal": "lpush", "control": "lpos del"},
+        may={"host": "blmove lrange lrem", "principal": "lpush", "control": "lpush lpos del"},
     ),
     Key(
         name="fleet:h:X:dead",
         type="list",
         writer="host X",
-        reader="control",
+        reader="host X",
         ttl="none",
-        may={"host": "lpush rpop llen", "control": "lrange llen del"},
+        may={"host": "lpush rpop llen", "control": "del"},
     ),
     Key(
         name="fleet:h:X:epoch",
@@ -76,7 +76,7 @@ KEYS = (
         writer="host X",
         reader="host X, control",
         ttl="none",
-        may={"host": "watch get set", "control": "get mget set"},
+        may={"host": "watch get set", "control": "mget"},
     ),
     Key(
         name="fleet:presence:X",
@@ -84,13 +84,13 @@ KEYS = (
         writer="host X",
         reader="control, host X",
         ttl="35 s",
-        may={"host": "set get mget del", "principal": "exists", "control": "mget del"},
+        may={"host": "set get mget del", "principal": "exists", "control": "mget exists del"},
     ),
     Key(
         name="fleet:inventory:X",
         type="string",
         writer="host X",
-        reader="principals, control",
+        reader="principals",
         ttl="3 × 60 s",
         may={"host": "set", "principal": "mget", "control": "del"},
     ),
@@ -100,7 +100,7 @@ KEYS = (
         writer="host X",
         reader="control",
         ttl="none",
-        may={"host": "lpush llen", "control": "lrange ltrim llen del"},
+        may={"host": "lpush llen", "control": "lrange ltrim llen"},
     ),
     Key(
         name="fleet:reports:p:P",
@@ -108,7 +108,7 @@ KEYS = (
         writer="principal P",
         reader="control, principal P",
         ttl="none",
-        may={"principal": "lpush lpos", "control": "lrange ltrim llen del"},
+        may={"principal": "lpush lpos", "control": "lrange ltrim llen"},
     ),
     Key(
         name="fleet:reports:dirty",
@@ -124,7 +124,7 @@ KEYS = (
         writer="control",
         reader="principals",
         ttl="none",
-        may={"principal": "hget hgetall hkeys", "control": "hset hdel"},
+        may={"principal": "hget hgetall hkeys", "control": "hset hdel hkeys"},
     ),
     Key(
         name="fleet:principals",
@@ -140,7 +140,7 @@ KEYS = (
         writer="control",
         reader="joining hosts, hosts, principals",
         ttl="none",
-        may={"host": "get", "joiner": "get", "principal": "get", "control": "set get"},
+        may={"host": "get", "joiner": "get", "principal": "get", "control": "set"},
     ),
     Key(
         name="fleet:enroll:requests",
@@ -178,9 +178,9 @@ KEYS = (
         name="celery-task-meta-X:<uuid>",
         type="string",
         writer="host X, control",
-        reader="principals",
+        reader="principals, control",
         ttl="1 day",
-        may={"host": "set", "principal": "get mget", "control": "set"},
+        may={"host": "set", "principal": "get mget", "control": "set get"},
     ),
 )
 
@@ -211,8 +211,8 @@ SESSION: Mapping[Role, str] = {
     "principal": "ping time multi exec client|setname client|setinfo",
     "joiner": "time client|setname client|setinfo",
     "flower": "ping info client|setname client|setinfo",
-    "control": "ping time multi exec unwatch client|setname client|setinfo info scan pubsub|numsub client|kill"
-    " client|list config|get acl|setuser acl|deluser acl|users acl|list acl|getuser acl|log acl|save acl|load",
+    "control": "ping time multi exec unwatch client|setname client|setinfo info scan pubsub|numsub config|get"
+    " acl|setuser acl|deluser acl|users acl|save",
 }
 
 #: Commands that take items out and see them, that see what a key holds, and that change it. LLEN and EXISTS do neither,

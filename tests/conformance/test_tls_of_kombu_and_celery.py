@@ -27,7 +27,8 @@ ELSEWHERE = "redis://elsewhere.example:6379/0"
 
 def make(broker: Broker, transport: str = TRANSPORTS[0]) -> Celery:
     if transport.startswith("workers"):
-        return consumer.make_app("h1", broker.address, inbox="i", takes_work=bool, link=None)
+        login = redis.UsernamePasswordCredentialProvider("default", "any: it has none")
+        return consumer.make_app("h1", broker.address, inbox="i", takes_work=bool, link=None, login=login)
     return broker_app.make(
         "t", broker=broker.address, transport=transport, transport_options={}, result_backend=BACKEND
     )

@@ -91,6 +91,7 @@ def installed(
     installation = Installation(programs, directory=directory, broker_url=emptied(valkey_server).url)
     with ExitStack() as running:
         running.callback(end, installation.start("control"))
+        installation.fleet("principal", "create", "tests", "--level", "autonomous")
         token = installation.fleet("token", "create", "--host-id", HOST)["token"]
         enrolled = installation.run("fleet", "enroll", token, "--host-id", HOST)
         assert enrolled.returncode == 0, enrolled.stderr + installation.logs()

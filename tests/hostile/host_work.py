@@ -35,7 +35,7 @@ def take_an_epoch(stage: Stage) -> None:
 
 def wait_for_another_session(stage: Stage) -> None:
     stage.admin.set(names.epoch(HOST), 5)
-    presence.mark(stage.admin, _heartbeat(epoch=5))
+    presence.mark(stage.admin, heartbeat(epoch=5))
     assert epoch.take(stage.client(), HOST, known=0) is None
 
 
@@ -109,7 +109,7 @@ def look_after_reports(stage: Stage) -> None:
 
 
 def beat(stage: Stage) -> None:
-    presence.mark(stage.client(), _heartbeat(epoch=1))
+    presence.mark(stage.client(), heartbeat(epoch=1))
 
 
 def sign_off(stage: Stage) -> None:
@@ -119,7 +119,7 @@ def sign_off(stage: Stage) -> None:
 
 
 def check_its_health(stage: Stage) -> None:
-    presence.mark(stage.admin, _heartbeat(epoch=1))
+    presence.mark(stage.admin, heartbeat(epoch=1))
     assert presence.read(stage.client(), [HOST])[HOST]
 
 
@@ -221,7 +221,7 @@ def _session(stage: Stage) -> Iterator[Session]:
         yield session
 
 
-def _heartbeat(*, epoch: int) -> Heartbeat:
+def heartbeat(*, epoch: int) -> Heartbeat:
     return Heartbeat(
         host=HOST,
         at=1.0,

@@ -53,5 +53,6 @@ def connected(address: Address, stack: ExitStack, *, name: str) -> "redis.Redis"
 @contextmanager
 def stage(broker: Broker, user: str, directory: Path) -> Iterator[Stage]:
     with ExitStack() as stack, broker.connect() as admin:
+        stack.callback(admin.connection_pool.disconnect)
         stack.callback(kombu.pools.reset)  # shared by the whole process, and connected under the rules of this test
         yield Stage(broker, user, directory, admin, stack)

@@ -1,18 +1,23 @@
 """No word of the rules can be left out: without it, the piece of work that needs it is denied something.
 
-Each role's pieces of work are in host_work.py, principal_work.py and other_work.py, with the words that they are for.
+Each role's pieces of work are in host_work.py, principal_work.py, control_work.py and other_work.py, with the words
+that they are for.
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from fleet import tokens
 from fleet.broker import login
-from fleet.security import acl
-from tests.hostile import host_work, other_work, principal_work
+from fleet.security import acl, table
+from tests.hostile import control_work, host_work, other_work, principal_work
 from tests.hostile.stage import HOST, SECRET, TOKEN, Needs, Work, stage
-from tests.services.broker import Broker
+from tests.services.broker import Broker, emptied
 from tests.services.locked import PRINCIPAL, admit, denials, hashes
 
 ROLES: dict[acl.User, Needs] = {
@@ -20,6 +25,7 @@ ROLES: dict[acl.User, Needs] = {
     acl.principal(PRINCIPAL, hashes(f"p-{PRINCIPAL}")): principal_work.NEEDS,
     acl.joiner(TOKEN, [login.hashed(tokens.broker_password(SECRET))]): other_work.JOINER_NEEDS,
     acl.flower(hashes("flower")): other_work.FLOWER_NEEDS,
+    acl.control(hashes("control")): control_work.NEEDS,
 }
 #: Words that grant nothing; what they are for is tested in tests/integration/test_broker_users.py.
 NO_GRANTS = ("reset", "on", "resetchannels")
@@ -102,8 +108,64 @@ def test_without_this_word_it_is_denied(
         try:
             ROLES[user][selector][word](set_up)
         except BaseException as exc:  # noqa: BLE001 - how it fails is its own affair; that it was denied is what counts
-            failure: BaseException | None = exc
+            failure = repr(
+                exc
+            )  # the error itself would keep what it met, such as pipelines, until long after the stage
         else:
-            failure = None
+            failure = "it did not fail"
     denied = [each for each in denials(any_broker) if each["username"] == user.name and each["reason"] != "auth"]
     assert denied, failure
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
+    """All commands that this process sends as `control` from now on."""
+    heard: set[tuple[str, ...]] = set()
+
+    send: Any = redis.Connection.send_command
+    pack: Any = redis.Connection.pack_commands
+
+    def hear(connection: Any, *commands: Any) -> None:
+        if connection.username == "control":
+            heard.update(tuple(map(str, words)) for words in commands)
+
+    def send_command(self: Any, *words: Any, **options: Any) -> None:
+        hear(self, words)
+        send(self, *words, **options)
+
+    def pack_commands(self: Any, commands: Any) -> Any:
+        hear(self, *commands)
+        return pack(self, commands)
+
+    monkeypatch.setattr(redis.Connection, "send_command", send_command)
+    monkeypatch.setattr(redis.Connection, "pack_commands", pack_commands)
+    return heard
+
+
+def _named_in(command: tuple[str, ...]) -> Iterator[str]:
+    """Return the keys, or the channel, of a command, as the table calls them."""
+    known = table.CHANNELS if command[0] == "PUBLISH" else table.KEYS
+    ids = {"X": "h[12]", "P": PRINCIPAL, "T": "[0-9a-f]+", "R": "[0-9a-f-]+"}
+    forms = {each.name: re.sub(r"<\w+>", "[0-9a-f-]+", each.name) for each in known}
+    for name, form in forms.items():
+        pattern = re.compile(re.sub(r"\b[XPTR]\b", lambda letter: ids[letter[0]], form))
+        if any(pattern.fullmatch(word) for word in command[1:]):
+            yield name
+
+
+def test_the_table_has_of_each_key_what_the_control_plane_does_with_it(
+    broker: Broker, tmp_path: Path, said: set[tuple[str, ...]]
+) -> None:
+    """Its rules have the commands on all its keys together, where one that no key needs hides behind another's."""
+    needed = (work for works in control_work.NEEDS.values() for work in works.values())
+    for work in dict.fromkeys((*needed, *control_work.MORE_WORKS)):
+        admit(emptied(broker), acl.control(hashes("control")))
+        directory = tmp_path / named(work)
+        directory.mkdir()
+        with stage(broker, "control", directory) as set_up:
+            work(set_up)
+    done = {(name, command[0].lower()) for command in said for name in _named_in(command)}
+    written = {
+        (row.name, command) for row in (*table.KEYS, *table.CHANNELS) for command in row.may.get("control", "").split()
+    }
+    assert done == written

@@ -27,7 +27,7 @@ from fleet.security.sealing import Opener
 from fleet.tokens import Token
 from tests.hostile.recorder import recorded
 from tests.hostile.siege import EFFECT, Siege
-from tests.services.broker import Broker, serve
+from tests.services.broker import Broker, emptied, serve
 from tests.services.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
@@ -234,9 +234,14 @@ def test_what_is_no_request_is_on_record_and_the_next_host_gets_in(siege: Siege,
 
 
 @pytest.fixture(scope="module")
-def impostor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Somebody else's broker, who would like to know the secrets of those who come."""
+def another_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     yield from serve("valkey", tmp_path_factory.mktemp("impostor"))
+
+
+@pytest.fixture
+def impostor(another_broker: Broker) -> Broker:
+    """Somebody else's broker, who would like to know the secrets of those who come."""
+    return emptied(another_broker)
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ def on_terminal(siege: Siege, *words: str, until_said: str = "") -> str:
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 250, 0, 0))
     environment = siege.environment(TERM="xterm-256color", PYTHONIOENCODING="utf-8")
-    environment.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):  # xdist has a terminal of its own size in mind
+        environment.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "fleet", *words],
         stdin=terminal,
@@ -159,9 +160,9 @@ def report(siege: Siege, said: Report) -> None:
 
 COMMANDS = {
     "task show": ("task", "show", "{run}"),
-    "task list": ("task", "list"),
+    "task list": ("task", "list", "-n", "1000"),
     "task events": ("task", "events", "{run}"),
-    "audit list": ("audit", "list", "-n", "200"),
+    "audit list": ("audit", "list", "-n", "2000"),
     "host show": ("host", "show", "h2"),
     "host list": ("host", "list"),
     "ps": ("ps",),
@@ -177,7 +178,7 @@ def test_nothing_that_a_command_prints_moves_or_colors_a_terminal(siege: Siege, 
 
 
 def test_the_audit_that_is_followed_moves_no_terminal(siege: Siege, spoiled: str) -> None:
-    harmless(on_terminal(siege, "audit", "follow", "-n", "200", until_said="EVIL"))
+    harmless(on_terminal(siege, "audit", "follow", "-n", "1000", until_said="EVIL"))
 
 
 @pytest.mark.parametrize(

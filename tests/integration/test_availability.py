@@ -125,7 +125,7 @@ def test_the_name_of_a_revoked_host_inherits_nothing(enrolled: Engine, client: "
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_the_control_worker_reminds_hosts_by_itself(system: System) -> None:
     with system.control_plane() as (session, _client, ring):
-        inventory.enroll_host(session, "edge-1", key=factories.key("edge-1").public)
+        factories.enroll(session, "edge-1")
         inventory.set_availability(session, "edge-1", Availability.PAUSED, at=datetime.now(UTC))
     presence.mark(system.redis, heartbeat("edge-1", Availability.ACTIVE))
     system.start_control()

@@ -4,19 +4,20 @@ import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+import redis
 
-from fleet import address, errors, joining, tokens
+from fleet import address, credentials, errors, joining, tokens
 from fleet.address import Address
 from fleet.broker import app as broker_app
 from fleet.broker import tls
 from fleet.broker.connection import connect, translated
 from fleet.client import Fleet
 from fleet.settings import Settings
+from tests import factories
 from tests.services.broker import Broker
 from tests.services.tls import Certificates, Impostor
 from workers.host import consumer
@@ -37,7 +38,8 @@ def by_kombu_as_a_client(broker: Address) -> None:
 
 
 def by_kombu_as_a_host(broker: Address) -> None:
-    _ask_by_kombu(consumer.make_app("h1", broker, inbox="i", takes_work=bool, link=None))
+    login = redis.UsernamePasswordCredentialProvider("default", PASSWORD)
+    _ask_by_kombu(consumer.make_app("h1", broker, inbox="i", takes_work=bool, link=None, login=login))
 
 
 def by_kombu_as_flower(broker: Address) -> None:
@@ -60,16 +62,16 @@ def by_the_result_backend(broker: Address) -> None:
 
 
 def by_the_library(broker: Address) -> None:
-    with NamedTemporaryFile("w") as file:
-        file.write(broker.ca or "")
-        file.flush()
-        ca = Path(file.name) if broker.ca else None
-        with Fleet(Settings(broker_url=SecretStr(broker.url), broker_ca=ca, principal="alice")) as fleet:
+    held = factories.principal_credential("alice", broker_url=broker.url).model_copy(update={"broker_ca": broker.ca})
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "alice.json"
+        credentials.save_principal(path, held)
+        with Fleet(Settings(principal="alice", principal_file=path)) as fleet:
             fleet.dispatcher.members()
 
 
 def by_enrolling(broker: Address) -> None:
-    token = tokens.new(broker_url=broker.url, broker_ca=broker.ca).text()
+    token = tokens.new(broker_url=broker.url, broker_ca=broker.ca, fleet="f" * 43).text()
     joining.join(token, host="h1", version="test")
 
 

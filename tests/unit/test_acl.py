@@ -55,7 +55,7 @@ def test_who_writes_or_reads_a_key_has_a_command_for_it_and_nobody_else_has(key:
 
 @pytest.mark.parametrize("key", table.KEYS, ids=lambda key: key.name)
 def test_the_control_plane_reads_and_writes_what_the_schema_says(key: table.Key) -> None:
-    granted = set(f"{key.may.get('control', '')} {key.may.get('principal', '')}".split())
+    granted = set(key.may.get("control", "").split())
     assert "control" not in _roles(key.reader) or granted & table.READING
     assert "control" not in _roles(key.writer) or granted & table.WRITING
 
@@ -78,6 +78,16 @@ def test_a_joiner_and_flower_are_granted_this() -> None:
     assert acl.flower([HASH]).line == (
         f"user flower reset on #{HASH} +ping +info +client|setname +client|setinfo "
         "(+llen %R~fleet:h:*:q) (+psubscribe +punsubscribe resetchannels &/h-*.celeryev/*)"
+    )
+
+
+def test_the_control_plane_is_granted_this() -> None:
+    assert acl.control([HASH]).line == (
+        f"user control reset on #{HASH} ~fleet:* +ping +time +multi +exec +unwatch +client|setname +client|setinfo "
+        "+info +scan +pubsub|numsub +config|get +acl|setuser +acl|deluser +acl|users +acl|save "
+        "+lpush +llen +lpos +lrange +lrem +watch +del +mget +exists +ltrim +spop +scard +hset +hdel +hkeys +set "
+        "+brpop +expire +get +pexpire +hgetall (+set +get ~celery-task-meta-*:*) "
+        "(+publish resetchannels &celery-task-meta-*:* &fleet:watch)"
     )
 
 

@@ -13,19 +13,19 @@ from fleet import address, errors
 
 
 def test_a_url_is_taken_apart() -> None:
-    found = address.parse("rediss://alice:p%40ss%2Fw@broker.example:7000/3")
-    assert (found.host, found.port, found.database, found.tls) == ("broker.example", 7000, 3, True)
+    found = address.parse("rediss://alice:p%40ss%2Fw@broker.example:7000/0")
+    assert (found.host, found.port, found.tls) == ("broker.example", 7000, True)
     assert (found.username, found.password) == ("alice", "p@ss/w")
 
 
 def test_what_is_left_out_has_its_default() -> None:
     found = address.parse("rediss://broker.example")
-    assert (found.port, found.database, found.username, found.password) == (6379, 0, None, None)
+    assert (found.port, found.username, found.password) == (6379, None, None)
 
 
 def test_it_shows_no_password() -> None:
-    found = address.parse("rediss://alice:hunter2@broker.example:7000/3")
-    assert str(found) == "rediss://alice:***@broker.example:7000/3"
+    found = address.parse("rediss://alice:hunter2@broker.example:7000/0")
+    assert str(found) == "rediss://alice:***@broker.example:7000/0"
     assert "hunter2" not in repr(found)
 
 
@@ -87,8 +87,9 @@ def test_no_address_is_plaintext_to_another_machine_however_it_is_made() -> None
         ("rediss:///0", "names no host"),
         ("rediss://:hunter2@/0", "names no host"),
         ("rediss://b;rediss://evil", "has no usable host name"),
-        ("rediss://b/0;rediss://evil", "is no database number"),
-        ("rediss://b/zero", "is no database number"),
+        ("rediss://b/0;rediss://evil", "names a database that is not 0"),
+        ("rediss://b/zero", "names a database that is not 0"),
+        ("rediss://b/1", "names a database that is not 0"),
         ("rediss://socket%3A%2F%2Frun/0", "has no usable host name"),
         ("rediss://[fe80::1%25eth0]/0", "has no usable host name"),
         ("rediss://b:0/0", "has a port that cannot be"),
@@ -113,14 +114,11 @@ def test_anything_else_is_refused_with_the_way_out_and_without_the_password(url:
     password=st.one_of(st.none(), st.text(min_size=1)),
     host=st.sampled_from(["broker.example", "10.0.0.7", "fd00::7"]),
     port=st.integers(1, 65535),
-    database=st.integers(0, 15),
 )
 def test_every_library_reads_the_same_in_its_url(
-    username: str | None, password: str | None, host: str, port: int, database: int
+    username: str | None, password: str | None, host: str, port: int
 ) -> None:
-    made = address.Address(
-        host=host, port=port, database=database, username=username, password=password, tls=True, ca=None
-    )
+    made = address.Address(host=host, port=port, username=username, password=password, tls=True, ca=None)
     try:
         url = made.url
     except UnicodeEncodeError:
@@ -129,10 +127,10 @@ def test_every_library_reads_the_same_in_its_url(
     by_redis = parse_url(url)
     assert by_redis.pop("connection_class") is redis.SSLConnection
     login = {name: value for name, value in (("username", username), ("password", password)) if value}
-    assert by_redis == {"host": host, "port": port, "db": database, **login}
+    assert by_redis == {"host": host, "port": port, "db": 0, **login}
     by_kombu = url_to_parts(url)
     assert ";" not in url
-    assert by_kombu == ("rediss", host, port, username, password, str(database), {})
+    assert by_kombu == ("rediss", host, port, username, password, "0", {})
 
 
 @given(text=st.text(), scheme=st.sampled_from(["", "redis://", "rediss://", "rediss://u:p@"]))

@@ -78,10 +78,11 @@ def test_a_host_takes_no_such_address_from_a_token_a_flag_or_a_credential(bare: 
         done = bare(*words, "--host-id", "h1")
         assert done.code == 2
         assert "would send everything in plaintext to another machine" in done.error
-    fine = tokens.new(broker_url="rediss://broker.example").text()
+    fine = tokens.new(broker_url="rediss://broker.example", fleet="f" * 43).text()
     done = bare("enroll", fine, "--host-id", "h1", "--broker-url", PLAINTEXT)
     assert done.code == 2
-    assert "--broker-url: 'redis://:***@broker.example:6379/0' would send everything in plaintext" in done.error
+    user = f"join-{tokens.parse(fine).id}"
+    assert f"--broker-url: 'redis://{user}:***@broker.example:6379/0' would send everything in plaintext" in done.error
     path = Path(bare.environment["FLEET_STATE_DIR"]) / "hosts" / "h1" / "credential.json"
     held = HostCredential(
         host="h1",

@@ -28,6 +28,8 @@ class Heard:
         self.messages: list[Any] = []
         self.newer: list[int] = []
         self.refused: list[str] = []
+        #: run → whose it is, as far as this host knows
+        self.pushers: dict[str, str | None] = {}
         self.own = factories.own(directory / "credential.json", "h1", labels={"env": "prod"})
         self.time = BrokerTime()
         self.list = ControlList(
@@ -38,6 +40,7 @@ class Heard:
             clock=self.time,
             on_superseded=self.newer.append,
             on_refused=self.refuse,
+            pushed_by=self.pushers.get,
         )
 
     def refuse(self, _item: bytes, reason: str, _detail: str) -> None:
@@ -120,9 +123,20 @@ def test_what_nobody_has_signed_who_may_is_refused_and_the_next_message_is_acted
 
 def test_a_principal_ends_runs_of_hosts_that_it_may_push_to(heard: Heard) -> None:
     heard.list.handle(by_principal(CANCEL).encode())
-    heard.list.handle(by_principal(CANCEL, selectors={"env": "prod"}, level=Level.STUDENT).encode())
+    heard.list.handle(by_principal(CANCEL, selectors={"env": "prod"}, level=Level.SUPERVISED).encode())
     assert heard.messages == [CANCEL, CANCEL]
     assert heard.refused == []
+
+
+def test_who_may_only_look_ends_runs_of_their_own(heard: Heard) -> None:
+    heard.pushers[CANCEL.run] = "alice"
+    heard.list.handle(by_principal(CANCEL, level=Level.STUDENT).encode())
+    assert heard.messages == [CANCEL]
+    for pusher in ("bob", None):
+        heard.pushers[CANCEL.run] = pusher
+        heard.list.handle(by_principal(CANCEL, level=Level.INTERN).encode())
+    assert heard.messages == [CANCEL]
+    assert heard.refused == ["not_permitted"] * 2
 
 
 @pytest.mark.parametrize(

@@ -270,28 +270,6 @@ def test_a_forged_copy_does_not_touch_the_run_that_it_names(system: System, host
     assert system.record(run_id, state="succeeded").reply["echo"] == ""  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("origin", "encode"),
-    [
-        ("bob", lambda message: json.dumps(message).encode("utf-16")),
-        ("\ud800", lambda message: json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")),
-    ],
-    ids=["UTF-16", "half a surrogate pair"],
-)
-def test_a_message_whose_bytes_are_no_utf8_is_rejected_and_the_worker_lives(
-    system: System, host: str, origin: str, encode: Callable[[object], bytes]
-) -> None:
-    """Python reads both as JSON, and the journal stores neither."""
-    message = system.genuine()
-    run_id = names.new_run_id(host)
-    message["headers"].update(id=run_id, origin=origin)
-    system.sign(message)
-    system.redis.lpush(names.queue(host), encode(message))
-    (outcome,) = system.fleet.push("fleet.host.ping", on=host).wait(timeout=10)
-    assert outcome.state == "succeeded"
-    assert system.record(run_id, state="rejected").error["kind"] == "malformed"  # type: ignore[index]
-
-
 def test_work_whose_time_is_over_expires_and_never_runs(system: System) -> None:
     system.start_control()
     system.enroll("h1")
