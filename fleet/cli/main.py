@@ -26,6 +26,7 @@ ENTRIES = {
     "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
     "host": Entry("fleet.cli.host:group", "List, show, label, pause, drain, rotate and revoke hosts.", _HOSTS),
     "ps": Entry("fleet.cli.ps:command", "List the containers of the hosts.", _HOSTS),
+    "container": Entry("fleet.cli.container:group", "Make, start, stop, follow and remove containers.", _HOSTS),
     "push-task": Entry("fleet.cli.push:command", "Push a task to one host, several, or all.", _TASKS),
     "task": Entry("fleet.cli.task:group", "List, show, wait for, cancel and retry tasks.", _TASKS),
     "principal": Entry("fleet.cli.principal:group", "Make, list, change and revoke those who push.", _LOOK),

@@ -1,6 +1,6 @@
 """Outcomes: how pushed tasks ended, host by host and all together, with the exit code that says so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 PUSHED, UNFINISHED = "queued", "unfinished"
 
 
-def _result(run: Mapping[str, Any]) -> str:
+def _result(run: Mapping[str, Any], brief: Callable[[Mapping[str, Any]], str] = steps.brief) -> str:
     if run["error"]:
         return str(run["error"]["message"])
-    return steps.brief(run["reply"] or {})
+    return brief(run["reply"] or {})
 
 
 _ENDED = (
@@ -29,6 +29,11 @@ _ENDED = (
     Column(heading="STATE", value=lambda run: run["state"], state=True),
     Column(heading="TASK ID", value=lambda run: run["id"], from_width=120),
     Column(heading="RESULT", value=_result, shrinks=True),
+)
+_BRIEF = (
+    Column(heading="HOST", value=lambda run: run["host"]),
+    Column(heading="STATE", value=lambda run: run["state"], state=True),
+    Column(heading="RESULT", value=lambda run: run["result"], wraps=True),
 )
 _PUSHED = (
     Column(heading="HOST", value=lambda run: run["host"]),
@@ -50,8 +55,17 @@ def tell_pushed(batch: "Batch") -> int:
     return exit_code(runs, skipped=batch.skipped)
 
 
-def tell_ended(batch: "Pushed", *, timeout: timedelta | None, bar: bool = True, wanted: str = "succeeded") -> int:
+def tell_ended(
+    batch: "Pushed",
+    *,
+    timeout: timedelta | None,
+    bar: bool = True,
+    wanted: str = "succeeded",
+    brief: "Callable[[Mapping[str, Any]], str] | None" = None,
+) -> int:
     """Wait for all runs, print how they ended, and return the exit code; 0 where all are in the state `wanted`.
+
+    `brief` says in a few words what a reply means, for people; without it they see all of it.
 
     Where waiting is cut short (by `timeout`, by Ctrl-C, by a broker that goes away), what had ended by then is printed
     first, and the error raised then: `errors.TimedOut`, `KeyboardInterrupt`, `errors.BrokerUnavailable`.
@@ -68,7 +82,7 @@ def tell_ended(batch: "Pushed", *, timeout: timedelta | None, bar: bool = True, 
     hosts = {run_id: names.host_of_run(run_id) for run_id in batch.run_ids}
     runs = [shapes.outcome(run_id, host, ended.get(run_id), state=UNFINISHED) for run_id, host in hosts.items()]
     rest = [run for run in runs if run["state"] == UNFINISHED] if streaming else runs
-    _print(batch, runs, parts=rest, people=lambda: _tell_people(runs))
+    _print(batch, runs, parts=rest, people=lambda: _tell_people(runs, brief))
     _tell_skipped(batch)
     if cut_short is not None:
         raise cut_short
@@ -107,8 +121,11 @@ def _print(
     render.compound(whole, parts=runs if parts is None else parts, key="id", people=people)
 
 
-def _tell_people(runs: list[dict[str, Any]]) -> None:
-    if len(runs) == 1:
+def _tell_people(runs: list[dict[str, Any]], brief: Callable[[Mapping[str, Any]], str] | None) -> None:
+    if brief is not None:
+        told = [{**run, "result": _result(run, brief)} for run in sorted(runs, key=lambda run: str(run["host"]))]
+        render.listing(told, columns=_BRIEF, key="id", empty="")
+    elif len(runs) == 1:
         [run] = runs
         result = ("Error", run["error"]["message"]) if run["error"] else ("Reply", run["reply"])
         tables.show_detail([("Task", run["id"]), ("Host", run["host"]), ("State", run["state"]), result])

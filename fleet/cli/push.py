@@ -1,16 +1,15 @@
 """`fleet push-task`: push a task to hosts, and wait for what comes of it if asked to."""
 
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, outcomes, render, steps, types
+from fleet.cli import invocation, outcomes, render, steps, targets, types
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
-from fleet.cli.types import DURATION, HOST_ID, MOMENT, PAIR, SELECTOR
+from fleet.cli.types import DURATION, MOMENT, PAIR
 
 if TYPE_CHECKING:
     from fleet.client import Batch, Fleet, Target
@@ -41,9 +40,7 @@ def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str
     ),
 )
 @click.argument("task", shell_complete=_complete_task)
-@click.option("--host", "hosts", type=HOST_ID, multiple=True, help="To this host; may be repeated.")
-@click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="To the hosts with all these labels.")
-@click.option("--all", "all_hosts", is_flag=True, help="To every host.")
+@targets.options("--label")
 @click.option("--arg", "pairs", type=PAIR, multiple=True, help="An argument of the task; may be repeated.")
 @click.option("--json", "document", metavar="@FILE|-|JSON", help="All arguments as an object (-o json is the output).")
 @click.option(
@@ -111,12 +108,12 @@ def command(
     contract = registry.get(task)
     given = arguments.read(contract, pairs=pairs, document=document)
     metadata = types.unique(meta, option="--meta")
-    where = _where(hosts, selectors, all_hosts=all_hosts)
+    where = targets.where(hosts, selectors, all_hosts=all_hosts)
     with Fleet(invocation.current().settings()) as fleet:
-        targets = fleet.targets(**where)
+        found = fleet.targets(**where)
         if dry_run:
-            ctx.exit(_tell_plan(targets, task=task, offline=offline))
-        _confirm(task, targets, all_hosts=all_hosts)
+            ctx.exit(_tell_plan(found, task=task, offline=offline))
+        targets.confirm(f"Push {task} to", found, all_hosts=all_hosts)
         follow = mode == "follow" and not invocation.current().quiet
         with steps.following(fleet, wanted=follow) as follower:
             batch = fleet.push(
@@ -143,28 +140,6 @@ def command(
             ctx.exit(code)
 
 
-def _where(hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], *, all_hosts: bool) -> dict[str, Any]:
-    if bool(hosts) + bool(selectors) + all_hosts > 1:
-        raise click.UsageError("--host, -l and --all: use one of the three")
-    if hosts:
-        return {"on": hosts}
-    if selectors:
-        return {"selector": types.merge(selectors)}
-    if all_hosts:
-        return {"all_hosts": True}
-    raise click.UsageError("no host is selected; name one with --host or -l KEY=VALUE, or use --all to mean every host")
-
-
-def _confirm(task: str, targets: "list[Target]", *, all_hosts: bool) -> None:
-    """Ask before a push to every host; who is not at a terminal has made up their mind."""
-    if not all_hosts or invocation.current().yes or not sys.stdin.isatty():
-        return
-    from fleet import errors
-
-    if not click.confirm(f"Push {task} to every host ({len(targets)})?", err=True):
-        raise errors.Refused("nothing was pushed")
-
-
 def recorded(fleet: "Fleet", batch: "Batch", *, tell: Callable[[], int]) -> int:
     """Wait until the control plane has a push on record, tell of the push in any case, and return its exit code."""
     from fleet import errors
@@ -185,11 +160,11 @@ def recorded(fleet: "Fleet", batch: "Batch", *, tell: Callable[[], int]) -> int:
     return code
 
 
-def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
+def _tell_plan(found: "list[Target]", *, task: str, offline: str) -> int:
     """Print what a push would do; return the exit code that it would have."""
     from fleet import errors
 
-    obstacles = {target.host: target.obstacle(queues=offline == "queue") for target in targets}
+    obstacles = {target.host: target.obstacle(queues=offline == "queue") for target in found}
     skipped = [host for host, found in obstacles.items() if isinstance(found, errors.HostNotConnected)]
     plan: list[Mapping[str, Any]] = [
         {
@@ -199,7 +174,7 @@ def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
             "availability": target.availability,
             "would": _would(target, obstacles[target.host], offline=offline),
         }
-        for target in targets
+        for target in found
     ]
     render.listing(plan, columns=_PLAN, key="host", empty="no hosts")
     render.say("nothing was pushed (--dry-run)")

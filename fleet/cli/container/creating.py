@@ -1,0 +1,135 @@
+"""`fleet container create`: containers by the flags of `docker run`, by a file, or by both."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fleet import errors
+from fleet.cli import invocation, outcomes, render, shapes, tables, targets
+from fleet.cli.container import flags, pushing
+from fleet.cli.grammar import Command
+
+PULL = click.option(
+    "--pull",
+    type=click.Choice(["missing", "always", "never"]),
+    default="missing",
+    show_default=True,
+    help="When the host pulls the image.",
+)
+REPLACE = click.option("--replace", is_flag=True, help="Take the place of the container that has its name.")
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Say what each host's policy says, and what its Engine would be asked for."
+)
+#: After the image everything belongs to the container, as with `docker run`.
+SETTINGS = {"allow_interspersed_args": False}
+
+
+@click.command(
+    "create",
+    cls=Command,
+    context_settings=SETTINGS,
+    examples=(
+        "fleet container create --host edge-7 --name web -p 8080:80 -e LANG=C nginx:1.27",
+        "fleet container create -l env=lab --start -f web.yaml",
+        "fleet container create --host edge-7 --secret db-password --dry-run shop/api:3",
+    ),
+)
+@pushing.options()
+@flags.options
+@PULL
+@REPLACE
+@DRY_RUN
+@click.option("--start", is_flag=True, help="Start it, too.")
+@click.argument("image", required=False)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def create(
+    ctx: click.Context,
+    /,
+    *,
+    image: str | None,
+    command: tuple[str, ...],
+    pull: str,
+    replace: bool,
+    dry_run: bool,
+    start: bool,
+    hosts: tuple[str, ...],
+    selectors: tuple[dict[str, str], ...],
+    all_hosts: bool,
+    timeout: Any,
+    no_wait: bool,
+    **given: Any,
+) -> None:
+    """Make a container on one host or on many, as `docker create` does.
+
+    What a host's own policy does not grant is refused there. Of the environment of this machine nothing is passed on.
+    """
+    from fleet.contracts import containers
+
+    where: dict[str, Any] = {"hosts": hosts, "selectors": selectors, "all_hosts": all_hosts}
+    spec = flags.spec(image, command, given)
+    wanted = {"spec": spec, "start": start, "pull": pull, "replace": replace}
+    if dry_run:
+        ctx.exit(tell_checked(wanted, **where))
+    ctx.exit(pushing.carry_out(containers.CREATE, wanted, brief=made, timeout=timeout, no_wait=no_wait, **where))
+
+
+def made(reply: Mapping[str, Any]) -> str:
+    """Say what came of a container that was to be made."""
+    warnings = [f"warning: {each}" for each in reply.get("warnings") or ()]
+    return "; ".join([pushing.state(reply), *warnings])
+
+
+def tell_checked(
+    wanted: Mapping[str, Any],
+    *,
+    hosts: tuple[str, ...],
+    selectors: tuple[dict[str, str], ...],
+    all_hosts: bool,
+) -> int:
+    """Have each host say what its policy says of a spec, print that, and return the exit code; nothing is made."""
+    from fleet.client import Fleet
+    from fleet.contracts import containers
+
+    containers.CREATE.parse(wanted)
+    where = targets.where(hosts, selectors, all_hosts=all_hosts)
+    with Fleet(invocation.current().settings()) as fleet:
+        batch = fleet.push(containers.CHECK, **where, arguments={"spec": wanted["spec"]})
+        ended = list(batch.wait())
+    runs = [shapes.outcome(outcome.run_id, outcome.host, outcome) for outcome in ended]
+    records = [_checked(run) for run in runs]
+    render.compound(
+        {"hosts": records, "spec": wanted["spec"]}, parts=records, key="host", people=lambda: _tell_people(records)
+    )
+    render.say("nothing was made (--dry-run)")
+    if any(run["error"] for run in runs):
+        return outcomes.exit_code(runs)
+    return 0 if all(record["allowed"] for record in records) else errors.Refused.exit_code
+
+
+def _checked(run: Mapping[str, Any]) -> dict[str, Any]:
+    reply = run["reply"] or {}
+    return {
+        "host": run["host"],
+        "allowed": reply.get("allowed"),
+        "denials": reply.get("denials") or [],
+        "request": reply.get("request"),
+        "error": run["error"],
+    }
+
+
+def _tell_people(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        if record["error"]:
+            says = record["error"]["message"]
+        else:
+            says = "lets it be made" if record["allowed"] else "refuses it"
+        rows: list[tuple[str, Any]] = [("Host", record["host"]), ("Policy", says)]
+        for denial in record["denials"]:
+            grant = f" (the policy's line: {denial['grant']})" if denial["grant"] else ""
+            rows.append((denial["field"], f"{denial['reason']}{grant}"))
+        tables.show_detail(rows)
+    requests = [record["request"] for record in records if record["request"]]
+    if requests:
+        tables.show_detail([("The Engine would be asked for", requests[0])])
