@@ -56,8 +56,10 @@ def request(
 ) -> dict[str, Any]:
     """Return the body of POST /containers/create (Docker Engine API, v1.41).
 
-    `real` has the paths of the host without links, `secrets` is the directory of the host that is bound for secrets.
+    `real` has what the host found for paths and other containers (`grants.Judgement`), `secrets` is the directory of
+    the host that is bound for secrets.
     """
+    mounts = _mounts(spec, owner, real, secrets)
     body: dict[str, Any] = {
         "Image": spec.image,
         "Cmd": _list(spec.command),
@@ -71,16 +73,18 @@ def request(
         "Healthcheck": _health(spec.health_check) if spec.health_check else None,
         "StopSignal": spec.stop_signal,
         "StopTimeout": None if spec.stop_timeout is None else math.ceil(spec.stop_timeout),
-        "HostConfig": _given({**_own(spec), **_granted(spec, real), "Mounts": _mounts(spec, owner, real, secrets)}),
+        "HostConfig": _given(
+            {**_own(spec, real), **_granted(spec, real), "Mounts": _mounts(spec, owner, real, secrets)}
+        ),
     }
     return _given(body)
 
 
-def _own(spec: ContainerSpec) -> dict[str, Any]:
+def _own(spec: ContainerSpec, real: Mapping[str, str]) -> dict[str, Any]:
     """Return what no grant is needed for."""
     policy, _, retries = spec.restart.partition(":")
     return {
-        "NetworkMode": spec.network_mode or (spec.networks[0] if spec.networks else "bridge"),
+        "NetworkMode": _mode(spec.network_mode, real) or (spec.networks[0] if spec.networks else "bridge"),
         "PortBindings": _bindings(spec),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(retries or 0)},
         "Memory": spec.memory,
@@ -122,8 +126,8 @@ def _granted(spec: ContainerSpec, real: Mapping[str, str]) -> dict[str, Any]:
         ]
         or None,
         "DeviceRequests": _gpus(spec),
-        "PidMode": spec.pid_mode,
-        "IpcMode": spec.ipc_mode,
+        "PidMode": _mode(spec.pid_mode, real),
+        "IpcMode": _mode(spec.ipc_mode, real),
         "UTSMode": spec.uts_mode,
         "UsernsMode": spec.userns_mode,
         "CgroupnsMode": spec.cgroupns_mode,
@@ -198,6 +202,10 @@ def _gpus(spec: ContainerSpec) -> list[dict[str, Any]] | None:
         return None
     which = {"Count": -1} if spec.gpus == "all" else {"DeviceIDs": list(spec.gpus)}
     return [{"Capabilities": [["gpu"]], **which}]
+
+
+def _mode(mode: str | None, real: Mapping[str, str]) -> str | None:
+    return None if mode is None else real.get(mode, mode)
 
 
 def _nanoseconds(seconds: float | None) -> int | None:

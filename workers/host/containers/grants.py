@@ -6,6 +6,7 @@ somebody made before, containers whose mounts are taken over.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from fleet import errors
 from fleet.contracts.container_demands import GPUS, Demand, demands
@@ -16,6 +17,7 @@ from fleet.policy import ContainerPolicy
 from workers.host.containers import volumes
 from workers.host.containers.engine import Engine
 from workers.host.containers.places import Places, Unusable
+from workers.host.containers.replacing import look
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Judgement:
     """What the policy says of a spec."""
 
     denials: list[Denial] = field(default_factory=list)
-    #: paths of the host as the spec has them → without links, for those that are granted
+    #: paths of the host as the spec has them → without links, `container:NAME` → by its id; those that are granted
     real: dict[str, str] = field(default_factory=dict)
 
     def require(self) -> None:
@@ -55,6 +57,8 @@ class Grants:
                 self._judge_path(demand, found)
             elif not self._policy.grants(demand):
                 found.denials.append(_not_granted(demand))
+            elif ":container:" in demand.value:
+                self._resolve_container(demand, found)
         for place, mount in enumerate(spec.volumes):
             found.denials += self.judge_volume(f"volumes.{place}", mount)
         for place, source in enumerate(spec.volumes_from):
@@ -104,6 +108,19 @@ class Grants:
         else:
             found.denials.append(_not_granted(demand))
 
+    def _resolve_container(self, demand: Demand, found: Judgement) -> None:
+        """Have the container that a namespace is taken from by its id, so that it is the one which was granted."""
+        name = demand.value.rpartition(":")[2]
+        if details := self._by_name(name):
+            found.real[f"container:{name}"] = f"container:{details['Id']}"
+        else:
+            found.denials.append(Denial(field=demand.field, reason=f"{name}: there is no container of that name"))
+
+    def _by_name(self, name: str) -> dict[str, Any] | None:
+        """Return the container of that very name or full id: the Engine would take the beginning of an id as well."""
+        details = look(self._engine, name)
+        return details if details and name in {details["Name"].removeprefix("/"), details["Id"]} else None
+
     def _judge_look(self, where: str, volume: volumes.Look) -> Iterator[Denial]:
         if problem := volume.objection():
             yield Denial(field=where, reason=problem)
@@ -114,10 +131,9 @@ class Grants:
             yield Denial(field=where, reason=f"volume {volume.name} was not made by Fleet", grant='manage = "all"')
 
     def _judge_source(self, where: str, container: str) -> Iterator[Denial]:
-        try:
-            details = self._engine.inspect(container)
-        except errors.EngineRefused as exc:
-            yield Denial(field=where, reason=exc.message)
+        details = self._by_name(container)
+        if details is None:
+            yield Denial(field=where, reason=f"{container}: there is no container of that name")
             return
         for mount in details.get("Mounts") or ():
             if mount.get("Type") == "bind":

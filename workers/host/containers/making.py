@@ -121,7 +121,13 @@ class Maker:
         if old := replacing.replaced(self._engine.inspect(docker_id)):
             replacing.take_place(self._engine, docker_id, old, owner, _name(wanted.spec, owner))
         if wanted.start:
-            self._engine.ask("POST", f"/containers/{docker_id}/start", container=docker_id, seconds=SLOW_SECONDS)
+            self._engine.ask(
+                "POST",
+                f"/containers/{docker_id}/start",
+                about=f"container {_name(wanted.spec, owner)!r}",
+                container=docker_id,
+                seconds=SLOW_SECONDS,
+            )
         stop_if_ended(run)
         return ContainerCreated(container=describe(self._engine, docker_id), created=found is None, warnings=warnings)
 
