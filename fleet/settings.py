@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     policy_file: Path | None = Field(
         None, description="what containers may have of this host; default: policy.toml beside this file, or /etc/fleet"
     )
+    secrets_dir: Path = Field(
+        Path("/run/fleet/secrets"), description="secrets of a host's containers; must lie on a tmpfs"
+    )
     concurrency: int = Field(8, ge=1, le=256, description="tasks that a host runs at once")
     task_memory: int = Field(
         2**30, ge=2**28, description="bytes of address space that a task of an installed package may use"

@@ -145,6 +145,14 @@ class Journal:
             ).fetchone()
         return Envelope.model_validate_json(row[0]).submitted_by if row else None
 
+    def message(self, run_id: str) -> str | None:
+        """Return the queue item of a run that is carried out; None for any other."""
+        with self._store.transaction() as transaction:
+            row = transaction.execute(
+                "SELECT item FROM journal WHERE run_id = ? AND state = 'started'", (run_id,)
+            ).fetchone()
+        return row[0] if row else None
+
     def refuse(self, run_id: str, *, reason: str, detail: str) -> None:
         """Report that a message was refused and never ran, unless the run is known: then it answers for itself.
 

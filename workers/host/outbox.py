@@ -90,6 +90,12 @@ class Outbox:
         with self._store.transaction() as transaction:
             self.add(transaction, kind, data=data)
 
+    def ask(self, kind: Kind, run_id: str, data: dict[str, Any]) -> None:
+        """Add a report by which a run asks for something, and have it sent at once."""
+        with self._store.transaction() as transaction:
+            self.add(transaction, kind, run_id=run_id, data=data)
+        self.tell_urgently()
+
     def unsent(self, limit: int = 200) -> list[Outgoing]:
         """Return the oldest reports that have not been handed to the broker."""
         with self._store.transaction() as transaction:

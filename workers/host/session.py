@@ -111,11 +111,12 @@ class Session:
         self._stopping = Stopping(
             self._running, self._gate, grace=settings.stop_grace, wake=self._wake, take_leave=self._take_leave
         )
-        on_containers, self._undoing = wire(
-            settings, engine, host=host, interrupted={claim.run_id for claim in self._journal.interrupted()}
-        )
+        self._on_containers = wire(settings, engine, host=host, journal=self._journal, outbox=self._outbox)
         settling = Settling(
-            self._endings, reconcilers(on_containers), broker_clock=broker_clock, stopping=self._stopping.over
+            self._endings,
+            reconcilers(self._on_containers.tasks),
+            broker_clock=broker_clock,
+            stopping=self._stopping.over,
         )
         self._handover = Handover(
             self._link, self._journal, host=host, epoch=epoch.number, on_unusable=consumer.end_worker
@@ -127,6 +128,7 @@ class Session:
             publish=InventoryKey(self._link, host=host, interval=settings.inventory_interval, clock=broker_clock).write,
             report=self._outbox.report,
             interval=settings.inventory_interval,
+            on_found=self._on_containers.restoring.look,
         )
         self._control = ControlList(
             connect(broker, name=f"{host}-control", timeout=timedelta(seconds=3), login=own.login),
@@ -140,6 +142,7 @@ class Session:
                 "credential.issued": self._take_credential,
                 "key.rotation_requested": self._offer_key,
                 "membership.revoked": self._leave_fleet,
+                "secrets.issued": self._on_containers.secrets.answer,
             },
             own=own,
             epoch=epoch.number,
@@ -180,7 +183,7 @@ class Session:
             running=self._running,
             deadlines=self._deadlines,
             children=self._children,
-            performers=performers(lambda: facts.detect(settings, engine), on_containers),
+            performers=performers(lambda: facts.detect(settings, engine), self._on_containers.tasks),
             engine=engine,
             on_unusable=consumer.end_worker,
         )
@@ -239,7 +242,14 @@ class Session:
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutting_down.connect(self._on_signal, weak=False)
         self._running.on_leave = self._wake
-        parts = (self._sender, self._control, self._inventory, self._undoing, self._handover, self._deadlines)
+        parts = (
+            self._sender,
+            self._control,
+            self._inventory,
+            self._on_containers.undoing,
+            self._handover,
+            self._deadlines,
+        )
         for thread in parts:
             thread.start()
         try:
@@ -342,7 +352,7 @@ class Session:
             return
         self._beat.stop()
         self._inventory.stop()
-        self._undoing.stop()
+        self._on_containers.undoing.stop()
         self._control.stop()
         self._handover.stop()
         self._deadlines.stop()

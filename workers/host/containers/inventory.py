@@ -33,6 +33,7 @@ _JITTER = 0.1
 _TROUBLES = {
     "engine.lost": "containers are unknown until it answers again",
     "reports.lost": "changes are told at the next look",
+    "order.lost": "secrets of containers are put in order at the next look",
     "publishing.lost": "the inventory is written again when the broker is back",
 }
 
@@ -43,11 +44,21 @@ Tell = Callable[[Kind, dict[str, Any]], None]
 class InventoryWatch:
     """Two threads: one hears the Engine's events, one looks and tells."""
 
-    def __init__(self, engine: Engine, *, publish: Publish, report: Tell, interval: timedelta) -> None:
-        """`publish` writes the whole inventory where everybody reads it, `report` tells the control plane."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        publish: Publish,
+        report: Tell,
+        interval: timedelta,
+        on_found: Publish = lambda _found: None,
+    ) -> None:
+        """`publish` writes the whole inventory where everybody reads it, `report` tells the control plane, and
+        `on_found` puts in order what depends on it here."""
         self._engine = engine
         self._publish = publish
         self._report = report
+        self._on_found = on_found
         self._interval = interval
         self._look = threading.Event()
         self._stopping = threading.Event()
@@ -105,7 +116,7 @@ class InventoryWatch:
             return False
         reported = self._try("reports.lost", lambda: self._tell({c.docker_id: c for c in found[0]}))
         published = self._try("publishing.lost", lambda: self._publish(found[0]))
-        return reported and published
+        return self._try("order.lost", lambda: self._on_found(found[0])) and reported and published
 
     def _try(self, trouble: str, act: Callable[[], None]) -> bool:
         """Act; a failure is logged once an outage, and never ends the thread that looks again."""

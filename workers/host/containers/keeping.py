@@ -52,7 +52,8 @@ class SecretFiles:
 
     def __init__(self, directory: Path, state: Path) -> None:
         """`directory` must come to lie on a tmpfs, `state` is the host's; neither is touched before it is needed."""
-        self._root = directory
+        #: where the files lie; on a tmpfs
+        self.directory = directory
         self._state = state / "secrets"
         self._key_path = state / "secrets.key"
         self._lock = threading.RLock()
@@ -70,12 +71,12 @@ class SecretFiles:
 
     def require_memory(self) -> None:
         """Raise `errors.LocalFault` where the files would lie on a disk."""
-        place = self._root.resolve()
+        place = self.directory.resolve()
         mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
         holder = next((parent for parent in (place, *place.parents) if parent in mounts), None)
         if holder is None or mounts[holder] not in _IN_MEMORY:
             raise errors.LocalFault(
-                f"secrets directory {self._root}: it is not on a tmpfs, so secrets would lie on a disk",
+                f"secrets directory {self.directory}: it is not on a tmpfs, so secrets would lie on a disk",
                 remedy="mount one there, or name a directory on one: FLEET_SECRETS_DIR",
             )
 
@@ -113,8 +114,11 @@ class SecretFiles:
         """Leave the files of these runs alone, those whose containers are there; return whose were written again."""
         with self._lock:
             there = {_name(run) for run in runs} | {_name(run) for run in self._in_hand}
-            for stray in {*_listed(self._root), *(name.removesuffix(".json") for name in _listed(self._state))} - there:
-                shutil.rmtree(self._root / stray, ignore_errors=True)
+            for stray in {
+                *_listed(self.directory),
+                *(name.removesuffix(".json") for name in _listed(self._state)),
+            } - there:
+                shutil.rmtree(self.directory / stray, ignore_errors=True)
                 (self._state / f"{stray}.json").unlink(missing_ok=True)
                 log.info("secrets.removed", run=stray)
             lost = [run for run in runs if not self._place(run).exists() and self._record(run).exists()]
@@ -136,8 +140,8 @@ class SecretFiles:
 
     def _write(self, run_id: str, values: Mapping[str, bytes], *, uid: int, gid: int) -> Path:
         place = self._place(run_id)
-        self._root.mkdir(mode=_OWNERS_ALONE, parents=True, exist_ok=True)
-        self._root.chmod(_OWNERS_ALONE)
+        self.directory.mkdir(mode=_OWNERS_ALONE, parents=True, exist_ok=True)
+        self.directory.chmod(_OWNERS_ALONE)
         shutil.rmtree(place, ignore_errors=True)
         half = place.with_name(f".{place.name}")
         shutil.rmtree(half, ignore_errors=True)
@@ -156,7 +160,7 @@ class SecretFiles:
         return sealing.seal(json.dumps(plain).encode(), self.opener.public)
 
     def _place(self, run_id: str) -> Path:
-        return self._root / _name(run_id)
+        return self.directory / _name(run_id)
 
     def _record(self, run_id: str) -> Path:
         return self._state / f"{_name(run_id)}.json"
