@@ -6,7 +6,7 @@ from fleet import policy
 from fleet.settings import Settings
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
-from workers.host.containers.making import Maker
+from workers.host.containers.making import Maker, Secrets
 from workers.host.containers.places import Places
 from workers.host.containers.removing import Remover
 from workers.host.containers.undoing import Undoing
@@ -14,7 +14,7 @@ from workers.host.tasks.containers import ContainerTasks
 
 
 def wire(
-    settings: Settings, engine: Engine, *, host: str, interrupted: Collection[str]
+    settings: Settings, engine: Engine, *, host: str, interrupted: Collection[str], secrets: Secrets | None = None
 ) -> tuple[ContainerTasks, Undoing]:
     """Return what carries out the tasks, under the policy of the host's owner, and the thread that undoes.
 
@@ -22,6 +22,7 @@ def wire(
     """
     own = (settings.state_dir, settings.credential_path(host), settings.policy_file or policy.USUAL_PATH)
     grants = Grants(policy.of_host(settings).containers, Places(engine, own), engine)
-    undoing = Undoing(engine, settings.host_dir(host) / "making")
+    undoing = Undoing(engine, settings.host_dir(host) / "making", secrets=secrets)
     undoing.take_up(except_for=interrupted)
-    return ContainerTasks(engine, grants, Maker(engine, grants, undoing), Remover(engine, grants)), undoing
+    maker, remover = Maker(engine, grants, undoing, secrets=secrets), Remover(engine, grants, secrets=secrets)
+    return ContainerTasks(engine, grants, maker, remover), undoing
