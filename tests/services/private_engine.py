@@ -93,8 +93,9 @@ class PrivateEngine:
         # small, and the next dockerd would take that for its containerd and wait for it in vain.
         shutil.rmtree(self._directory / "exec", ignore_errors=True)
 
-    def stop(self) -> None:
-        """End the daemon, its containers and its network, and remove its directory; a second call does nothing."""
+    def stop(self, *, keep: bool = False) -> None:
+        """End the daemon, its containers and its network, and remove its directory, or `keep` it; a second call does
+        nothing."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -106,6 +107,11 @@ class PrivateEngine:
             # `--kill-child`: the first process of the namespace goes with this one, and with it all the others.
             process.kill()
         process.wait()
+        if not keep:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the directory of an Engine that has ended."""
         shutil.rmtree(self._directory)
 
     def _await_ready(self, notifications: socket.socket) -> None:

@@ -72,9 +72,7 @@ def request(
         "Healthcheck": _health(spec.health_check) if spec.health_check else None,
         "StopSignal": spec.stop_signal,
         "StopTimeout": None if spec.stop_timeout is None else math.ceil(spec.stop_timeout),
-        "HostConfig": _given(
-            {**_own(spec, real), **_granted(spec, real), "Mounts": _mounts(spec, owner, real, secrets)}
-        ),
+        "HostConfig": _given({**_own(spec, real), **_granted(spec, real), "Mounts": mounts}),
     }
     return _given(body)
 

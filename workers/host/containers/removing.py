@@ -8,7 +8,7 @@ from fleet.contracts.containers import ContainerRemoved, Label, RemoveContainer
 from workers.host.containers import volumes
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
-from workers.host.containers.listing import describe
+from workers.host.containers.listing import describe, ids_of_run
 from workers.host.containers.replacing import SLOW_SECONDS, look
 from workers.host.containers.undoing import Discards
 
@@ -46,7 +46,7 @@ class Remover:
 
     def _with_it(self, made_by: str | None, request: RemoveContainer) -> tuple[str, ...]:
         """Remove what was made with a container that has gone; return the volumes among it."""
-        if made_by is None:
+        if made_by is None or ids_of_run(self._engine, made_by):  # labels can be copied, by an image for one
             return ()
         if self._secrets is not None:
             self._secrets.discard(made_by)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fleet import credentials, errors, logs
+from fleet.contracts.containers import Label
 from workers.host.containers import replacing, volumes
 from workers.host.containers.building import Owner
 from workers.host.containers.engine import Engine
@@ -85,8 +86,7 @@ class Undoing:
         with self._lock:
             owner = Owner("", task.run_id, "")
             if task.replaced:
-                if old := replacing.find(self._engine, replacing.name_of_old(owner)):
-                    replacing.remove(self._engine, old.docker_id)
+                self._remove_replaced(owner)
                 return
             news = ids_of_run(self._engine, task.run_id)
             replacing.give_back(self._engine, news, owner, task.name)
@@ -95,6 +95,14 @@ class Undoing:
             volumes.remove_unused(self._engine, volumes.of_run(self._engine, task.run_id))
             if self._secrets is not None:
                 self._secrets.discard(task.run_id)
+
+    def _remove_replaced(self, owner: Owner) -> None:
+        old = replacing.look(self._engine, replacing.name_of_old(owner))
+        if old is not None:
+            replacing.remove(self._engine, old["Id"])
+            run_id = (old["Config"].get("Labels") or {}).get(Label.RUN)
+            if self._secrets is not None and run_id and not ids_of_run(self._engine, run_id):
+                self._secrets.discard(run_id)
 
     def begin(self, task: Task) -> None:
         """Write down that a run makes something from now on; raises `errors.LocalFault`.
