@@ -7,7 +7,7 @@ from typing import Any
 from fleet.settings import Settings
 from workers.host.containers.engine import Engine
 from workers.host.tasks.containers import ContainerTasks
-from workers.host.tasks.wiring import wire
+from workers.host.tasks.wiring import tasks_of
 
 
 def write_policy(path: Path, **keys: Any) -> Path:
@@ -22,7 +22,7 @@ def container_tasks(engine: Engine, directory: Path, **policy: Any) -> Container
     """Return the container tasks of host "edge"; `policy` has the keys of its policy, `directory` its state."""
     path = write_policy(directory / "config" / "policy.toml", **policy) if policy else None
     settings = Settings(state_dir=directory / "state", policy_file=path, host_id="edge")
-    return wire(settings, engine, host="edge", interrupted=())[0]
+    return tasks_of(settings, engine, host="edge", secrets=None, interrupted=())[0]
 
 
 def _toml(value: Any) -> str:

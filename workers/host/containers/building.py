@@ -59,6 +59,7 @@ def request(
     `real` has what the host found for paths and other containers (`grants.Judgement`), `secrets` is the directory of
     the host that is bound for secrets.
     """
+    mounts = _mounts(spec, owner, real, secrets)
     body: dict[str, Any] = {
         "Image": spec.image,
         "Cmd": _list(spec.command),
