@@ -15,17 +15,22 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fleet import names
-from fleet.contracts import AnyContract, containers, hosts, registry
+from fleet.contracts import AnyContract, container_output, containers, hosts, images, registry
 
 if TYPE_CHECKING:
     from fleet.dispatch import Offline, RunResult, RunSignature
 
 __all__ = [
     "Pushable",
+    "container_logs",
+    "container_stats",
     "host_facts",
     "inspect_container",
     "list_containers",
+    "list_images",
     "ping_host",
+    "pull_image",
+    "remove_image",
     "restart_container",
     "start_container",
     "stop_container",
@@ -110,3 +115,8 @@ inspect_container = Pushable(containers.INSPECT)
 start_container = Pushable(containers.START)
 stop_container = Pushable(containers.STOP)
 restart_container = Pushable(containers.RESTART)
+container_logs = Pushable(container_output.LOGS)
+container_stats = Pushable(container_output.STATS)
+list_images = Pushable(images.LIST)
+pull_image = Pushable(images.PULL)
+remove_image = Pushable(images.REMOVE)

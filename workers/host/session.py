@@ -3,7 +3,7 @@
 queue ─▶ consumer (Celery) ─ guard ─▶ journal ─▶ pool ─▶ pipeline ─▶ endings ─▶ outbox ─▶ sender ─▶ reports
                  ▲                       │                   │
                  └──── runs that are due ┘                   └─▶ children (supervisors that outlive the worker)
-threads beside it: sender, hand-over, control list, deadlines, inventory watch, beat (heartbeat, pruning)
+threads beside it: sender, streams, hand-over, control list, deadlines, inventory watch, beat (heartbeat, pruning)
 """
 
 import os
@@ -62,6 +62,7 @@ from workers.host.sender import Sender
 from workers.host.settling import Settling
 from workers.host.stopping import Stopping
 from workers.host.store import Store
+from workers.host.streams import Streams
 from workers.host.tasks.registry import performers, reconcilers
 
 log = logs.get(__name__)
@@ -116,6 +117,11 @@ class Session:
         )
         self._refusals = Refusals(self._outbox, self._link, host=host, clock=broker_clock)
         self._sender = Sender(self._outbox, self._link, own)
+        self._streams = Streams(
+            connect(broker, name=f"{host}-output", timeout=timedelta(seconds=3), login=own.login),
+            own,
+            clock=broker_clock,
+        )
         self._inventory = InventoryWatch(
             engine,
             publish=InventoryKey(self._link, host=host, interval=settings.inventory_interval, clock=broker_clock).write,
@@ -174,6 +180,7 @@ class Session:
             running=self._running,
             deadlines=self._deadlines,
             children=self._children,
+            streams=self._streams,
             performers=performers(engine, lambda: facts.detect(settings, engine)),
             engine=engine,
             on_unusable=consumer.end_worker,
@@ -233,7 +240,7 @@ class Session:
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutting_down.connect(self._on_signal, weak=False)
         self._running.on_leave = self._wake
-        for thread in (self._sender, self._control, self._inventory, self._handover, self._deadlines):
+        for thread in (self._sender, self._control, self._inventory, self._handover, self._deadlines, self._streams):
             thread.start()
         try:
             self._worker.start()
@@ -350,6 +357,7 @@ class Session:
             self._store.sync()
         except sqlite3.Error as exc:  # often the very reason to end
             log.warning("outbox.unwritable", error=str(exc), next="the sign-off is not on record")
+        self._streams.stop(timeout=_FAREWELL)
         self._sender.stop(timeout=_FAREWELL)
         self._children.close()
         log.info("worker.stopped", host=self._host)

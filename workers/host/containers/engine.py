@@ -7,7 +7,7 @@ them into Fleet's words.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ import requests
 from docker.errors import APIError, DockerException
 
 from fleet import errors
+from workers.host.containers import refusals
+from workers.host.containers.answers import Answer
 from workers.host.containers.events import EventStream, open_stream
 from workers.host.containers.starts import StartTimes
 
@@ -28,7 +30,13 @@ CALL_SECONDS = 7
 STOP_MARGIN_SECONDS = 15
 
 #: The kind of an Engine's refusal by its HTTP status (Docker Engine API, v1.41).
-_KINDS = {400: "bad_request", 403: "forbidden", 404: "no_such_container", 409: "conflict"}
+_KINDS = {
+    400: "bad_request",
+    403: "forbidden",
+    404: "no_such_container",
+    409: "conflict",
+    501: "not_supported",
+}
 #: Statuses that say too little: an ambiguous id is a 500 or a 400 by the Engine's version, and a 404 may be about a
 #: network that the container needs.
 _VAGUE = (400, 404, 500)
@@ -106,6 +114,39 @@ class Engine:
         with self._translated():
             return open_stream(self._connected().client.api, self.starts, greeting_seconds=CALL_SECONDS)
 
+    @contextmanager
+    def asking(self, *, image: str = "") -> Iterator[Any]:
+        """Give the client for an ordinary call, bounded in time, with errors translated; `image` is its subject."""
+        with self._translated(image=image):
+            yield self._connected().client.api
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        silence_seconds: float,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        container: str = "",
+        image: str = "",
+    ) -> Answer:
+        """Begin a call that is answered bit by bit, and return the answer, to be read and closed.
+
+        Neither the beginning nor a bit of it is waited for longer than `silence_seconds`.
+        """
+        with self._translated(container, image=image):
+            api = self._connected().client.api
+            response = api.request(
+                method,
+                f"{api.base_url}/v{api.api_version}{path}",
+                params=params,
+                headers=headers,
+                stream=True,
+                timeout=(CALL_SECONDS, silence_seconds),
+            )
+            return Answer(response, unavailable=self._unavailable)
+
     def close(self) -> None:
         """Let go of all connections; the next call makes new ones."""
         self._drop(self._link)
@@ -135,13 +176,13 @@ class Engine:
         link.close()
 
     @contextmanager
-    def _translated(self, container: str = "") -> Iterator[None]:
+    def _translated(self, container: str = "", *, image: str = "") -> Iterator[None]:
         link = self._link
         try:
             yield
         except APIError as exc:
             self.reachable = True
-            raise self._refusal(exc, container) from exc
+            raise (self._image_refusal(exc, image) if image else self._refusal(exc, container)) from exc
         except (DockerException, requests.RequestException, OSError, LookupError, TypeError, ValueError) as exc:
             # The last three: docker-py met an answer that no Engine gives, or a URL that is none.
             self.reachable = False
@@ -159,6 +200,13 @@ class Engine:
         prefix = f"container {container if len(container) < _FULL_ID_LENGTH else container[:12]!r}: "
         said = exc.explanation or str(exc)
         return errors.EngineRefused((prefix if container else "") + said, kind=kind, remedy=_REMEDIES.get(kind, ""))
+
+    @staticmethod
+    def _image_refusal(exc: APIError, image: str) -> errors.EngineRefused:
+        kind = refusals.of_image(exc.status_code or 500, exc.explanation or str(exc))
+        return errors.EngineRefused(
+            f"image {image!r}: {exc.explanation or exc}", kind=kind, remedy=refusals.IMAGE_REMEDIES.get(kind, "")
+        )
 
     def _kind_by_what_there_is(self, container: str, status: int) -> str:
         """Return what is wrong with a reference, by the containers there are; empty where nothing is."""

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping
 
-from fleet.contracts import Performer, containers, hosts
+from fleet.contracts import container_output, containers, hosts, images
 from fleet.contracts.hosts import Facts
 from workers.host.containers.engine import Engine
 from workers.host.settling import Reconcile
+from workers.host.streams import OwnPerformer
 from workers.host.tasks import hosts as host_tasks
 from workers.host.tasks.containers import ContainerTasks
+from workers.host.tasks.following import FollowingTasks
+from workers.host.tasks.images import ImageTasks
 
 
-def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, Performer]:
+def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, OwnPerformer]:
     """Return the function for each of Fleet's own contracts, by the contract's name."""
-    on_containers = ContainerTasks(engine)
+    on_containers, following, on_images = ContainerTasks(engine), FollowingTasks(engine), ImageTasks(engine)
     return {
         hosts.PING.name: host_tasks.ping,
         hosts.FACTS.name: host_tasks.facts(detect),
@@ -21,9 +24,17 @@ def performers(engine: Engine, detect: Callable[[], Facts]) -> Mapping[str, Perf
         containers.START.name: on_containers.start,
         containers.STOP.name: on_containers.stop,
         containers.RESTART.name: on_containers.restart,
+        container_output.LOGS.name: following.logs,
+        container_output.STATS.name: following.stats,
+        images.LIST.name: on_images.list,
+        images.PULL.name: on_images.pull,
+        images.REMOVE.name: on_images.remove,
     }
 
 
 def reconcilers(engine: Engine) -> Mapping[str, Reconcile]:
     """Return, for each contract that says `Restart.RECONCILE`, what compares a run with the Engine's state."""
-    return {containers.RESTART.name: ContainerTasks(engine).restarted}
+    return {
+        containers.RESTART.name: ContainerTasks(engine).restarted,
+        images.REMOVE.name: ImageTasks(engine).removed,
+    }
