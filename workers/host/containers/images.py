@@ -112,7 +112,11 @@ def remove(engine: Engine, image: str, *, force: bool) -> ImageRemoved:
 
 
 def _tell_progress(events: Iterable[Mapping[str, Any]], image: str, run: StreamedRun) -> None:
-    layers, told_at, recorded = Layers(), float("-inf"), -1
+    layers, told_at, recorded = Layers(), float("-inf"), 0
+
+    def tell() -> None:
+        run.write("pull", PullEntry(percent=layers.percent, layers=layers.all).model_dump(mode="json"))
+
     for event in events:
         if said := event.get("error"):
             kind = refusals.of_image(0, str(said))
@@ -122,11 +126,14 @@ def _tell_progress(events: Iterable[Mapping[str, Any]], image: str, run: Streame
         changed = layers.hear(event)
         if not layers.all or (not changed and time.monotonic() - told_at < _TELL_SECONDS):
             continue
-        told_at, percent = time.monotonic(), layers.percent
-        run.write("pull", PullEntry(percent=percent, layers=layers.all).model_dump(mode="json", exclude_none=True))
-        if percent // _RECORD_PERCENT > recorded:
-            recorded = int(percent // _RECORD_PERCENT)
-            run.progress("pulling", percent)
+        told_at = time.monotonic()
+        tell()
+        if layers.percent // _RECORD_PERCENT > recorded:
+            recorded = int(layers.percent // _RECORD_PERCENT)
+            run.progress("pulling", layers.percent)
+    if not run.ended():
+        layers.finish()
+        tell()
 
 
 def _events(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:

@@ -18,7 +18,7 @@ _STATES = {
     "Already exists": "there",
 }
 #: How much of the way a layer has behind it in each state; between two it is by bytes.
-_BEHIND = {"waiting": 0.0, "downloading": 0.0, "downloaded": 0.75, "extracting": 0.75, "done": 1.0, "there": 1.0}
+_BEHIND = {"waiting": 0.0, "downloading": 0.0, "downloaded": 0.75, "extracting": 0.75, "done": 1.0}
 _AHEAD = {"downloading": 0.75, "extracting": 1.0}
 #: More than the Engine lets an image have (moby, layer/layer.go).
 _MOST = 127
@@ -50,12 +50,17 @@ class Layers:
     def all(self) -> tuple[Layer, ...]:
         return tuple(self._layers.values())
 
+    def finish(self) -> None:
+        """Take note that the Engine has said all."""
+        self._percent = 100.0
+
     @property
     def percent(self) -> float:
         """How far it is, 0 to 100; it never goes back, also where another layer turns out to be large."""
-        weights = {layer_id: self._sizes.get(layer_id, self._typical_size()) for layer_id in self._layers}
+        pulled = [layer for layer in self.all if layer.state != "there"]
+        weights = {layer.id: self._sizes.get(layer.id, self._typical_size()) for layer in pulled}
         if whole := sum(weights.values()):
-            done = sum(weights[layer.id] * _fraction(layer) for layer in self.all)
+            done = sum(weights[layer.id] * _fraction(layer) for layer in pulled)
             self._percent = max(self._percent, round(100.0 * done / whole, 1))
         return self._percent
 

@@ -31,6 +31,7 @@ _IMAGE_WORDS = (
     ("deadline exceeded", "registry_unreachable"),
     ("client.timeout", "registry_unreachable"),
     ("unexpected eof", "registry_unreachable"),
+    (": eof", "registry_unreachable"),
     ("x509: ", "registry_untrusted"),
     ("http response to https client", "registry_untrusted"),
 )
