@@ -1,13 +1,12 @@
 """`fleet push-task`: push a task to hosts, and wait for what comes of it if asked to."""
 
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, outcomes, render, steps, types
+from fleet.cli import invocation, outcomes, render, selection, steps, types
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 from fleet.cli.types import DURATION, HOST_ID, MOMENT, PAIR, SELECTOR
@@ -111,12 +110,12 @@ def command(
     contract = registry.get(task)
     given = arguments.read(contract, pairs=pairs, document=document)
     metadata = types.unique(meta, option="--meta")
-    where = _where(hosts, selectors, all_hosts=all_hosts)
+    where = selection.where(hosts, selectors, all_hosts=all_hosts)
     with Fleet(invocation.current().settings()) as fleet:
         targets = fleet.targets(**where)
         if dry_run:
             ctx.exit(_tell_plan(targets, task=task, offline=offline))
-        _confirm(task, targets, all_hosts=all_hosts)
+        selection.confirm(f"Push {task} to", targets, all_hosts=all_hosts)
         follow = mode == "follow" and not invocation.current().quiet
         with steps.following(fleet, wanted=follow) as follower:
             batch = fleet.push(
@@ -141,28 +140,6 @@ def command(
             code = outcomes.tell_ended(batch, timeout=timeout, bar=not follow)
             follower.stop(grace=steps.GRACE_SECONDS)
             ctx.exit(code)
-
-
-def _where(hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], *, all_hosts: bool) -> dict[str, Any]:
-    if bool(hosts) + bool(selectors) + all_hosts > 1:
-        raise click.UsageError("--host, -l and --all: use one of the three")
-    if hosts:
-        return {"on": hosts}
-    if selectors:
-        return {"selector": types.merge(selectors)}
-    if all_hosts:
-        return {"all_hosts": True}
-    raise click.UsageError("no host is selected; name one with --host or -l KEY=VALUE, or use --all to mean every host")
-
-
-def _confirm(task: str, targets: "list[Target]", *, all_hosts: bool) -> None:
-    """Ask before a push to every host; who is not at a terminal has made up their mind."""
-    if not all_hosts or invocation.current().yes or not sys.stdin.isatty():
-        return
-    from fleet import errors
-
-    if not click.confirm(f"Push {task} to every host ({len(targets)})?", err=True):
-        raise errors.Refused("nothing was pushed")
 
 
 def recorded(fleet: "Fleet", batch: "Batch", *, tell: Callable[[], int]) -> int:

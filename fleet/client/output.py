@@ -78,6 +78,8 @@ class Output:
         self._learned_at = float("-inf")
 
     def __iter__(self) -> Iterator[Said]:
+        if not self._places:
+            return
         # Foreign bytes: a client that decodes would fail on them.
         client = connect(self._dispatcher.broker, name="output", connections=2, retries=1, decodes=False)
         ends = None if self._timeout is None else time.monotonic() + self._timeout
