@@ -10,6 +10,7 @@ random id of an enrollment request.
 | `fleet:h:X:ctl`              | list    | principals, control | host X         | none        | messages to the worker itself; never waits behind work |
 | `fleet:h:X:dead`             | list    | host X            | host X         | none        | items that could not be parsed or were refused, newest 1,000 |
 | `fleet:h:X:epoch`            | string  | host X            | host X, control | none        | number of the newest worker session of the host |
+| `fleet:h:X:out:<run>`        | stream  | host X            | principals     | 10 min      | what a run says while it runs, numbered and signed, newest 256 entries |
 | `fleet:presence:X`           | string  | host X            | control, host X | 35 s           | the heartbeat; a missing key means "not connected", which principals may ask |
 | `fleet:inventory:X`          | string  | host X            | principals     | 3 × 60 s    | containers of the host; a missing key means "unknown" |
 | `fleet:reports:X`            | list    | host X            | control        | none        | numbered reports of a host, oldest at the tail |
@@ -27,6 +28,7 @@ random id of an enrollment request.
 | channel                      | publisher      | subscriber   | carries |
 |------------------------------|----------------|--------------|---------|
 | `celery-task-meta-X:<uuid>`  | host X, control | principals  | the same result, once |
+| `fleet:h:X:out:<run>`        | host X         | principals   | that the stream of that name has grown; how many hear it says whether anybody follows |
 | `/h-X.celeryev/…`            | host X         | Flower       | Celery's events; a hint, never evidence |
 | `fleet:watch`                | control        | principals   | every audit event after it is committed |
 
@@ -123,6 +125,11 @@ def dead(host: str) -> str:
 
 def epoch(host: str) -> str:
     return f"fleet:h:{host_id(host)}:epoch"
+
+
+def output(run_id: str) -> str:
+    """Return the stream of what a run says while it runs, and the channel on which its host tells that it has grown."""
+    return f"fleet:h:{host_of_run(run_id)}:out:{run_id.partition(':')[2]}"
 
 
 def presence(host: str) -> str:

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fleet import names
-from fleet.contracts import AnyContract, containers, hosts, registry
+from fleet.contracts import AnyContract, container_output, containers, hosts, images, registry
 
 if TYPE_CHECKING:
     from fleet.dispatch import Offline, RunResult, RunSignature
@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Pushable",
     "check_container",
+    "container_logs",
+    "container_stats",
     "create_container",
     "host_facts",
     "inspect_container",
     "kill_container",
     "list_containers",
+    "list_images",
     "ping_host",
+    "pull_image",
     "remove_container",
+    "remove_image",
     "restart_container",
     "start_container",
     "stop_container",
@@ -120,3 +125,8 @@ check_container = Pushable(containers.CHECK)
 kill_container = Pushable(containers.KILL)
 remove_container = Pushable(containers.REMOVE)
 wait_container = Pushable(containers.WAIT)
+container_logs = Pushable(container_output.LOGS)
+container_stats = Pushable(container_output.STATS)
+list_images = Pushable(images.LIST)
+pull_image = Pushable(images.PULL)
+remove_image = Pushable(images.REMOVE)

@@ -21,6 +21,7 @@ pytest_plugins = (
     "tests.services.locked",
     "tests.services.sessions",
     "tests.services.proxy",
+    "tests.services.registry",
     "tests.services.offered",
     "tests.hostile.siege",
 )

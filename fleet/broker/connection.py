@@ -31,11 +31,13 @@ def connect(
     connections: int = 1,
     retries: int = 0,
     login: "redis.CredentialProvider | None" = None,
+    decodes: bool = True,
 ) -> "redis.Redis":
     """Return a client of `connections` sockets at most; callers in several threads take turns.
 
     Nothing is sent yet. `login`, where it is given, is asked for user and password at each new connection instead of
     the address: they may change. `timeout` bounds connecting and every answer, so a blocking command must ask for less.
+    Without `decodes` answers are bytes, for whoever reads what others may have written in any form.
     """
     make: Any = redis.BlockingConnectionPool  # untyped
     pool = make(
@@ -52,7 +54,7 @@ def connect(
         socket_keepalive=True,
         health_check_interval=10,
         retry=Retry(NoBackoff(), retries),
-        decode_responses=True,
+        decode_responses=decodes,
         client_name=f"fleet-{name}",
     )
     return redis.Redis(connection_pool=pool)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, outcomes, render, steps, targets, types
+from fleet.cli import invocation, outcomes, render, selection, steps, types
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 from fleet.cli.types import DURATION, MOMENT, PAIR
@@ -40,7 +40,7 @@ def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str
     ),
 )
 @click.argument("task", shell_complete=_complete_task)
-@targets.options("--label")
+@selection.options
 @click.option("--arg", "pairs", type=PAIR, multiple=True, help="An argument of the task; may be repeated.")
 @click.option("--json", "document", metavar="@FILE|-|JSON", help="All arguments as an object (-o json is the output).")
 @click.option(
@@ -108,12 +108,12 @@ def command(
     contract = registry.get(task)
     given = arguments.read(contract, pairs=pairs, document=document)
     metadata = types.unique(meta, option="--meta")
-    where = targets.where(hosts, selectors, all_hosts=all_hosts)
+    where = selection.where(hosts, selectors, all_hosts=all_hosts)
     with Fleet(invocation.current().settings()) as fleet:
-        found = fleet.targets(**where)
+        targets = fleet.targets(**where)
         if dry_run:
-            ctx.exit(_tell_plan(found, task=task, offline=offline))
-        targets.confirm(f"Push {task} to", found, all_hosts=all_hosts)
+            ctx.exit(_tell_plan(targets, task=task, offline=offline))
+        selection.confirm(f"Push {task} to", targets, all_hosts=all_hosts)
         follow = mode == "follow" and not invocation.current().quiet
         with steps.following(fleet, wanted=follow) as follower:
             batch = fleet.push(
@@ -160,11 +160,11 @@ def recorded(fleet: "Fleet", batch: "Batch", *, tell: Callable[[], int]) -> int:
     return code
 
 
-def _tell_plan(found: "list[Target]", *, task: str, offline: str) -> int:
+def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
     """Print what a push would do; return the exit code that it would have."""
     from fleet import errors
 
-    obstacles = {target.host: target.obstacle(queues=offline == "queue") for target in found}
+    obstacles = {target.host: target.obstacle(queues=offline == "queue") for target in targets}
     skipped = [host for host, found in obstacles.items() if isinstance(found, errors.HostNotConnected)]
     plan: list[Mapping[str, Any]] = [
         {
@@ -174,7 +174,7 @@ def _tell_plan(found: "list[Target]", *, task: str, offline: str) -> int:
             "availability": target.availability,
             "would": _would(target, obstacles[target.host], offline=offline),
         }
-        for target in found
+        for target in targets
     ]
     render.listing(plan, columns=_PLAN, key="host", empty="no hosts")
     render.say("nothing was pushed (--dry-run)")

@@ -90,11 +90,15 @@ def styled(value: object, style: str = "") -> "Text":
 
 def show(records: Sequence[Record], *, columns: Sequence[Column]) -> None:
     """Print a table."""
+    print_table(made(records, columns=columns, width=console().width))
+
+
+def made(records: Sequence[Record], *, columns: Sequence[Column], width: int) -> "Table":
+    """Return a table that is so many characters wide at most."""
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
-    shown = [c for c in columns if c.from_width <= out.width < (c.to_width or _PIPE_WIDTH + 1)]
+    shown = [c for c in columns if c.from_width <= width < (c.to_width or _PIPE_WIDTH + 1)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     for column in shown:
         table.add_column(
@@ -105,7 +109,7 @@ def show(records: Sequence[Record], *, columns: Sequence[Column]) -> None:
         )
     for record in records:
         table.add_row(*(_cell(column, record) for column in shown))
-    print_table(table)
+    return table
 
 
 def print_table(table: "Table") -> None:

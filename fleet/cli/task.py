@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fleet.cli import audit as audit_command
-from fleet.cli import invocation, outcomes, push, render, shapes, waiting, when
+from fleet.cli import invocation, lines, outcomes, push, render, shapes, waiting, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column, Record
 from fleet.cli.types import DURATION, HOST_ID
@@ -49,7 +49,7 @@ STATES = (
 
 @click.group("task", cls=Group)
 def group() -> None:
-    """List, show, wait for, cancel and retry tasks.
+    """List, show, follow, wait for, cancel and retry tasks.
 
     A task is named by its id, HOST:UUID, or by enough of the id's end to be the only one.
     """
@@ -107,6 +107,24 @@ def events(task_id: str) -> None:
         rows = audit.events(session, run=run.id, after_id=0, limit=100_000)
     columns = [c for c in audit_command.COLUMNS if c.heading not in {"HOST", "TASK", "TASK ID"}]
     render.listing([audit.to_wire(row) for row in rows], columns=columns, key="id", empty="nothing was recorded yet")
+
+
+@group.command("logs", examples=("fleet task logs 5f0d1c2b3a49", "fleet task logs -f 5f0d1c2b3a49 -o jsonl"))
+@click.argument("task_id")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended, or Ctrl-C; the task goes on.")
+def logs(*, task_id: str, follow: bool) -> None:
+    """Print what a task says, or said: the newest of it, for ten minutes after the last word.
+
+    Containers' logs and statistics and the pull of an image say something; most tasks only have a reply.
+    """
+    from fleet import names
+
+    settings = invocation.current().settings()
+    with waiting.earlier(settings, [task_id]) as earlier:
+        [run_id] = earlier.run_ids
+        waiting.refuse_unknown(settings, [run_id])
+        goes_on = follow and not waiting.has_ended(settings, run_id)
+        lines.tell(earlier.fleet.output(run_id, follow=goes_on), [names.host_of_run(run_id)])
 
 
 @group.command("wait", examples=("fleet task wait 5f0d1c2b3a49 --timeout 5m", "fleet task wait edge-7:$UUID -o json"))

@@ -52,6 +52,41 @@ class _Moment(click.ParamType[datetime, Any]):
         return "MOMENT"
 
 
+class _Since(click.ParamType[Any, Any]):
+    """A duration (`10m`: within the last ten minutes), or a moment."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
+        if isinstance(value, timedelta | datetime):
+            return value
+        if _DURATION.fullmatch(value.strip().lower()):
+            return DURATION.convert(value, param, ctx)
+        try:
+            return MOMENT.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither a duration (10m, 2h) nor a moment (2030-01-31T22:00)", param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "DURATION|MOMENT"
+
+
+class _Lines(click.ParamType[Any, Any]):
+    """How many lines: a whole number, or `all`."""
+
+    name = "lines"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "all" or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        if not value.isascii() or not value.isdigit() or len(value) > 7:
+            self.fail(f"{value!r} is no number of lines; write one, or `all`", param, ctx)
+        return int(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "N|all"
+
+
 class _HostId(click.ParamType[str, Any]):
     """A host id; anything else raises `errors.InvalidValue`, which says what one looks like."""
 
@@ -103,9 +138,11 @@ class _Selector(click.ParamType[dict[str, str], Any]):
 
 DURATION = _Duration()
 HOST_ID = _HostId()
+LINES = _Lines()
 MOMENT = _Moment()
 PAIR = _Pair()
 SELECTOR = _Selector()
+SINCE = _Since()
 
 
 def unique(pairs: Sequence[tuple[str, str]], *, option: str) -> dict[str, str]:

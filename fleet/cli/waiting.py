@@ -103,6 +103,14 @@ def refuse_unknown(settings: "Settings", run_ids: Sequence[str]) -> None:
             raise errors.NotFound(f"no task {run_id!r} is recorded", remedy="`fleet task list` shows those that are")
 
 
+def has_ended(settings: "Settings", run_id: str) -> bool:
+    """Say whether the ledger, where there is one, has the end of that run: its result may be gone by now."""
+    from fleet import runs
+
+    found = (_records(settings, [run_id]) or {}).get(run_id)
+    return found is not None and runs.is_final(found.state)
+
+
 def _records(settings: "Settings", run_ids: Sequence[str]) -> "dict[str, Run] | None":
     """Return what the ledger has of these runs; None where there is no ledger here."""
     from sqlmodel import col, select

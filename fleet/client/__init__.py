@@ -11,6 +11,7 @@ the control plane keeps in the broker.
 
 from fleet.client.batch import Batch, Outcome
 from fleet.client.fleet import Fleet, OfflinePolicy, Target
+from fleet.client.output import Output, Said
 from fleet.client.watching import Watch
 
-__all__ = ["Batch", "Fleet", "OfflinePolicy", "Outcome", "Target", "Watch"]
+__all__ = ["Batch", "Fleet", "OfflinePolicy", "Outcome", "Output", "Said", "Target", "Watch"]

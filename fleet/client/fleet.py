@@ -13,6 +13,7 @@ from fleet import errors, names, presence
 from fleet import settings as settings_module
 from fleet.broker.connection import connect, translated
 from fleet.client.batch import Batch
+from fleet.client.output import Output
 from fleet.client.watching import Watch
 from fleet.contracts import AnyContract, registry
 from fleet.dispatch import Dispatcher, Duration, Member, Moment, Options, RunResult, membership
@@ -219,6 +220,15 @@ class Fleet:
         `errors.NotFound` where no such host is enrolled, `errors.BrokerUnavailable`.
         """
         self.dispatcher.cancel(run_id, reason=reason)
+
+    def output(self, *run_ids: str, follow: bool = True, timeout: float | None = None) -> Output:
+        """Return what runs say while they run, to be iterated over (`Said`), in order for each run.
+
+        With `follow` until all of them have ended, else what is there already: the newest of it, for ten minutes after
+        the last word. Iterating raises `errors.TimedOut` after `timeout` seconds, `errors.BrokerUnavailable`; for what
+        is no run id this raises `errors.InvalidValue`.
+        """
+        return Output(self.dispatcher, run_ids, follow=follow, timeout=timeout)
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:

@@ -2,12 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
 from fleet.contracts.container_spec import ContainerSpec
 from fleet.contracts.contract import Contract, Reply, Request, Restart, Risk
+from fleet.contracts.images import PullPolicy
 
 #: A container's name or (a prefix of) its id, as the Engine accepts them (moby, daemon/names/names.go).
 ContainerRef = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
@@ -97,7 +98,7 @@ class ContainerState(Reply):
 class CreateContainer(Request):
     spec: ContainerSpec
     start: bool = Field(default=True, description="start it, too")
-    pull: Literal["missing", "always", "never"] = Field("missing", description="when the image is pulled")
+    pull: PullPolicy = Field(PullPolicy.MISSING, description="when the image is pulled")
     replace: bool = Field(
         default=False, description="take the place of the container of that name, which goes with its unnamed volumes"
     )
@@ -242,5 +243,6 @@ WAIT = Contract(
     reply=ContainerExited,
     risk=Risk.READS,
     idempotent=True,
+    attached=True,
 )
 ALL = (LIST, INSPECT, START, STOP, RESTART, CREATE, CHECK, KILL, REMOVE, WAIT)

@@ -41,6 +41,8 @@ class Restart(StrEnum):
     RERUN = "rerun"
     #: compare with what the Engine shows: it had its effect (and succeeds), or it runs again
     RECONCILE = "reconcile"
+    #: it ends as failed (`interrupted`): it changes nothing, and whoever still wants to know asks again
+    FAIL = "fail"
     #: give it back to the control plane, which queues it anew
     HAND_BACK = "hand_back"
     #: it may have had its effect: it ends as `unknown`, and somebody has to look
@@ -96,6 +98,9 @@ class Contract(Generic[RequestT, ReplyT]):
     says nothing. `perform` is where a package's own function lies (`"package.module:function"`, called with the request
     and a `RunContext`, returning the reply); it is imported on hosts only, in a process of its own. Fleet's own
     contracts leave it empty: theirs lie in `workers/`.
+
+    A run of an `attached` contract of Fleet's own lasts for as long as somebody wants to see it, or something far away
+    takes: it gets a thread beside the pool, and ends at once when it is cancelled or the worker stops.
     """
 
     name: str
@@ -107,6 +112,7 @@ class Contract(Generic[RequestT, ReplyT]):
     on_restart: Restart | None = None
     limit: timedelta = timedelta(hours=1)
     perform: str = ""
+    attached: bool = False
 
     @property
     def restart(self) -> Restart:

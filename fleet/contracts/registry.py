@@ -9,12 +9,14 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 from fleet import errors
-from fleet.contracts import containers, hosts
+from fleet.contracts import container_output, containers, hosts, images
 from fleet.contracts.contract import AnyContract, Contract
 
 ENTRY_POINT_GROUP = "fleet.contracts"
 #: Names under this prefix are Fleet's own; no package can take one.
 RESERVED_PREFIX = "fleet."
+#: Fleet's own contracts.
+OWN: tuple[AnyContract, ...] = (*hosts.ALL, *containers.ALL, *container_output.ALL, *images.ALL)
 
 
 @cache
@@ -24,7 +26,7 @@ def known() -> MappingProxyType[str, AnyContract]:
     Raises `errors.SettingsInvalid` where an installed package offers something that is no contract, has no function
     to carry it out, or takes a name that is Fleet's or another's.
     """
-    contracts: dict[str, AnyContract] = {c.name: c for c in (*hosts.ALL, *containers.ALL)}
+    contracts: dict[str, AnyContract] = {contract.name: contract for contract in OWN}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         offered = entry.load()
         for contract in (offered,) if isinstance(offered, Contract) else tuple(offered):

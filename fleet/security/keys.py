@@ -29,6 +29,8 @@ class Purpose(StrEnum):
     MESSAGE = "fleet message 1"
     #: a run's result
     RESULT = "fleet result 1"
+    #: an entry of what a run says while it runs
+    OUTPUT = "fleet output 1"
     #: reports of one sender
     REPORTS = "fleet reports 1"
     #: a control message, for one host

@@ -4,6 +4,7 @@
 |---|---|---|---|
 | task message | principal | all headers, body, form | header `fleet-signature`, with the credential |
 | result | host, or the fleet | run id, status, result, date | field `fleet` of the result, with the credential |
+| output | host | the run, and the entry as it is, its number in it | beside it in the stream, with the credential |
 | reports | host or principal | the sender, and each report as it is | beside them, in one item of the sender's list |
 | control message | fleet or principal | the host's key, and the message as it is | beside it, with the credential |
 
@@ -48,6 +49,18 @@ class ResultSignature(BaseModel):
 
     #: of the host; empty where the fleet's own key signed
     credential: str = Field("", max_length=8192)
+    signature: str = Field(max_length=128)
+
+
+class SignedOutput(BaseModel):
+    """One entry of a run's stream."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    #: a `contracts.output.Entry` as it was signed
+    entry: str
+    #: of the host
+    credential: str = Field(max_length=8192)
     signature: str = Field(max_length=128)
 
 
@@ -130,6 +143,28 @@ def check_result(meta: Mapping[str, Any], run_id: str, *, trust: Trust) -> None:
         raise errors.NotTrusted(f"its signature is not host {host.host!r}'s")
 
 
+def sign_output(run_id: str, entry: str, key: KeyPair, credential: str) -> dict[str, str]:
+    """Return the fields of one entry of a run's stream; the host vouches for it by its credential."""
+    signature = key.sign(Purpose.OUTPUT, _covered_output(run_id, entry))
+    return {"entry": entry, "credential": credential, "signature": signature}
+
+
+def check_output(fields: Mapping[str, str], run_id: str, *, trust: Trust) -> str:
+    """Return an entry of a run's stream, its host's own word; raise `errors.NotTrusted`."""
+    try:
+        owner = names.host_of_run(run_id)
+        signed = SignedOutput.model_validate(fields)
+        covered = _covered_output(run_id, signed.entry)
+    except (ValidationError, ValueError, errors.InvalidValue) as exc:
+        raise errors.NotTrusted("it carries no signature") from exc
+    host = trust.host(signed.credential)
+    if host.host != owner:
+        raise errors.NotTrusted(f"it is signed by host {host.host!r}, whose run this is not")
+    if not verify(host.key, Purpose.OUTPUT, covered, signed.signature):
+        raise errors.NotTrusted(f"its signature is not host {host.host!r}'s")
+    return signed.entry
+
+
 def sign_reports(sender: str, reports: Iterable[str], key: KeyPair) -> str:
     """Return reports of one sender as one item of its list."""
     texts = tuple(reports)
@@ -185,6 +220,10 @@ def _covered_message(headers: Mapping[str, Any], body: object, content_type: obj
 
 def _covered_result(meta: Mapping[str, Any]) -> bytes:
     return canonical.encode({name: meta[name] for name in ("task_id", "status", "result", "date_done")})
+
+
+def _covered_output(run_id: str, entry: str) -> bytes:
+    return canonical.encode([run_id, entry])
 
 
 def _covered_reports(sender: str, reports: Iterable[str]) -> bytes:

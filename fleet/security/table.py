@@ -79,6 +79,14 @@ KEYS = (
         may={"host": "watch get set", "control": "mget"},
     ),
     Key(
+        name="fleet:h:X:out:<run>",
+        type="stream",
+        writer="host X",
+        reader="principals",
+        ttl="10 min",
+        may={"host": "xadd expire", "principal": "xread"},
+    ),
+    Key(
         name="fleet:presence:X",
         type="string",
         writer="host X",
@@ -192,6 +200,12 @@ CHANNELS = (
         may={"host": "publish", "principal": "subscribe unsubscribe", "control": "publish"},
     ),
     Channel(
+        name="fleet:h:X:out:<run>",
+        publisher="host X",
+        subscriber="principals",
+        may={"host": "publish", "principal": "subscribe unsubscribe"},
+    ),
+    Channel(
         name="/h-X.celeryev/…",
         publisher="host X",
         subscriber="Flower",
@@ -218,5 +232,18 @@ SESSION: Mapping[Role, str] = {
 #: Commands that take items out and see them, that see what a key holds, and that change it. LLEN and EXISTS do neither,
 #: and pass with either permission.
 TAKING = frozenset({"blmove", "lmove", "rpop", "brpop", "spop"})
-READING = TAKING | {"get", "mget", "hget", "hgetall", "hkeys", "lrange", "lpos"}
-WRITING = TAKING | {"set", "del", "lpush", "rpush", "lrem", "ltrim", "sadd", "hset", "hdel", "expire", "pexpire"}
+READING = TAKING | {"get", "mget", "hget", "hgetall", "hkeys", "lrange", "lpos", "xread"}
+WRITING = TAKING | {
+    "set",
+    "del",
+    "lpush",
+    "rpush",
+    "lrem",
+    "ltrim",
+    "sadd",
+    "hset",
+    "hdel",
+    "xadd",
+    "expire",
+    "pexpire",
+}

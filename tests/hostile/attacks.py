@@ -46,6 +46,11 @@ EVERYBODY = """
     APPEND fleet:h:h2:epoch 1 ; SETRANGE fleet:h:h2:epoch 0 9 ; SET fleet:presence:h2 forged ;
     SETEX fleet:presence:h2 1 forged ; DEL fleet:presence:h2 ; SET fleet:inventory:h2 forged ;
     SET celery-task-meta-h2:{run} forged ; SETEX celery-task-meta-h2:{run} 9 forged ; DEL celery-task-meta-h2:{run} ;
+    XADD fleet:h:h2:out:{run} * entry forged ; XADD fleet:h:h2:out:{run} MAXLEN 0 * entry forged ;
+    XTRIM fleet:h:h2:out:{run} MAXLEN 0 ; XDEL fleet:h:h2:out:{run} 1-1 ; XSETID fleet:h:h2:out:{run} 9-9 ;
+    XRANGE fleet:h:h2:out:{run} - + ; XLEN fleet:h:h2:out:{run} ; XINFO STREAM fleet:h:h2:out:{run} ;
+    XGROUP CREATE fleet:h:h2:out:{run} mine 0 ; DEL fleet:h:h2:out:{run} ; EXPIRE fleet:h:h2:out:{run} 1 ;
+    PUBLISH fleet:h:h2:out:{run} forged ; PSUBSCRIBE fleet:h:*:out:* ;
     LRANGE fleet:reports:h2 0 -1 ; LPUSH fleet:reports:h2 forged ; LTRIM fleet:reports:h2 1 0 ; DEL fleet:reports:h2 ;
     LRANGE fleet:reports:p:bob 0 -1 ; LPOS fleet:reports:p:bob report ; LPUSH fleet:reports:p:bob forged ;
     SMEMBERS fleet:reports:dirty ; SPOP fleet:reports:dirty ; SREM fleet:reports:dirty h2 ;
@@ -86,7 +91,9 @@ ONLY_A_HOST = """
     EXISTS fleet:control:lease ; LPUSH fleet:enroll:requests forged ;
     LPUSH fleet:enroll:reply:{token}:request forged ; BRPOP fleet:enroll:reply:{token}:request 1 ; DEL fleet:h:h1:q ;
     LTRIM fleet:h:h1:q 1 0 ; DEL fleet:presence:h1 fleet:presence:h2 ; WATCH fleet:h:h1:epoch fleet:control:lease ;
-    WATCH fleet:presence:h1
+    WATCH fleet:presence:h1 ; XREAD STREAMS fleet:h:h1:out:{run} 0 ; XREAD STREAMS fleet:h:h2:out:{run} 0 ;
+    XADD fleet:h:h10:out:{run} * entry forged ; EXPIRE fleet:h:h10:out:{run} 1 ; XADD fleet:reports:h1 * entry forged ;
+    PUBLISH fleet:h:h10:out:{run} forged ; SUBSCRIBE fleet:h:h1:out:{run} ; SUBSCRIBE fleet:h:h2:out:{run}
 """
 
 #: Alice reads no queue, takes no message, forges no result and no presence, and removes no report of her own.
@@ -103,7 +110,9 @@ ONLY_A_PRINCIPAL = """
     MGET fleet:presence:h1 fleet:inventory:h1 ; SUBSCRIBE /h-h1.celeryev/task.multi ; SUBSCRIBE elsewhere ;
     HGET fleet:control:withdrawn x ; HSCAN fleet:hosts 0 ; HVALS fleet:hosts ; HKEYS fleet:principals ;
     HMGET fleet:principals bob ; EXISTS fleet:trust ; LPUSH fleet:enroll:requests forged ;
-    BRPOP fleet:enroll:reply:{token}:request 1 ; WATCH fleet:hosts ; UNWATCH ; DISCARD
+    BRPOP fleet:enroll:reply:{token}:request 1 ; WATCH fleet:hosts ; UNWATCH ; DISCARD ;
+    XADD fleet:h:h1:out:{run} * entry forged ; PUBLISH fleet:h:h1:out:{run} forged ;
+    XREAD STREAMS fleet:h:h1:q 0 ; XREAD STREAMS fleet:h:h1:out:{run} fleet:control:withdrawn 0 0
 """
 
 #: The holder of a token asks, and reads its own answers.
@@ -118,7 +127,8 @@ ONLY_A_JOINER = """
     HGET fleet:principals alice ; GET fleet:presence:h1 ; EXISTS fleet:presence:h1 ; SET fleet:presence:h1 forged ;
     GET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ; SET celery-task-meta-h1:{run} forged ;
     EXISTS fleet:control:lease ; SUBSCRIBE fleet:watch ; SUBSCRIBE celery-task-meta-h1:{run} ; UNSUBSCRIBE ;
-    PUBLISH celery-task-meta-h1:{run} forged ; PUBLISH /h-h1.celeryev/task.multi forged
+    PUBLISH celery-task-meta-h1:{run} forged ; PUBLISH /h-h1.celeryev/task.multi forged ;
+    XREAD STREAMS fleet:h:h1:out:{run} 0 ; SUBSCRIBE fleet:h:h1:out:{run}
 """
 
 #: Flower hears what hosts tell it, and writes nothing.
@@ -133,7 +143,7 @@ ONLY_FLOWER = """
     SUBSCRIBE fleet:watch ; SUBSCRIBE celery-task-meta-h1:{run} ; SUBSCRIBE /h-h1.celeryev/task.multi ;
     PSUBSCRIBE /h-* ; PSUBSCRIBE /h-h1.celeryev/* ; PSUBSCRIBE /h-*.celeryev/* * ;
     PUBLISH celery-task-meta-h1:{run} forged ; PUBLISH /h-h1.celeryev/task.multi forged ;
-    PUBLISH /0.celery.pidbox forged
+    PUBLISH /0.celery.pidbox forged ; XREAD STREAMS fleet:h:h1:out:{run} 0 ; SUBSCRIBE fleet:h:h1:out:{run}
 """
 
 #: What each role may do beyond its work with other people's things or with everybody's, and why it harms nobody.
@@ -152,6 +162,7 @@ HARMLESS = {
         "LPUSH fleet:h:nobody:q forged": "nobody reads it; the control plane knows its hosts",
         "LLEN fleet:h:h1:q": "how long a queue is decides whether to push",
         "GET celery-task-meta-h1:{run}": "results are for principals",
+        "XREAD STREAMS fleet:h:h1:out:{run} 0": "so is what runs say",
         "EXISTS fleet:presence:h1 fleet:presence:h2": "whom a push would reach",
         "HGET fleet:principals bob": "a credential is public: it says who may do what, signed",
         "SADD fleet:reports:dirty h2": "the control plane looks once, and finds nothing new",

@@ -21,6 +21,7 @@ from workers.host.own import Own
 from workers.host.refusals import DEAD_LETTERS, Refusals
 from workers.host.sender import Sender
 from workers.host.strays import Strays
+from workers.host.streams import Streams
 
 QUEUE, INBOX = names.queue(HOST), names.inbox(HOST, 1)
 
@@ -108,6 +109,14 @@ def look_after_reports(stage: Stage) -> None:
         assert session.outbox.unsent(), "the broker has it no longer, so it is sent again"
 
 
+def say_something(stage: Stage) -> None:
+    streams, run_id = Streams(stage.client(), _own(stage), clock=BrokerTime()), names.new_run_id(HOST)
+    streams.open(run_id, 1).say("stdout", "hello\n")
+    streams._send()
+    assert stage.admin.xlen(names.output(run_id)) == 1
+    assert stage.admin.ttl(names.output(run_id)) > 0
+
+
 def beat(stage: Stage) -> None:
     presence.mark(stage.client(), heartbeat(epoch=1))
 
@@ -164,6 +173,8 @@ NEEDS: Needs = MappingProxyType(
             "+lrange": read_the_control_list,
             "+lpush": bury_what_is_no_message,
             "+rpop": bury_what_is_no_message,
+            "+xadd": say_something,
+            "+expire": say_something,
         },
         "fleet:presence:h1": {
             "~fleet:presence:h1": beat,
@@ -182,6 +193,7 @@ NEEDS: Needs = MappingProxyType(
         "fleet:reports:dirty": {"%W~fleet:reports:dirty": report, "+sadd": report},
         "&celery-task-meta-h1:*": {
             "&celery-task-meta-h1:*": report,
+            "&fleet:h:h1:out:*": say_something,
             "&/h-h1.celeryev/*": tell_flower,
             "+publish": report,
         },

@@ -34,6 +34,7 @@ def prepare(broker: Broker) -> None:
             for a_string in (names.epoch(host), names.presence(host), names.inventory(host)):
                 pipe.set(a_string, "1")
             pipe.set(names.result(f"{host}:{RUN}"), json.dumps({"status": "SUCCESS"}))
+            pipe.xadd(names.output(f"{host}:{RUN}"), {"entry": "said"}, id="1-1")
             pipe.lpush(names.reports(host), "report")
             pipe.hset(names.HOSTS, host, json.dumps({"labels": {}}))
         for name in (PRINCIPAL, BOB):

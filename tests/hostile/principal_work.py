@@ -14,6 +14,7 @@ from fleet.broker import results
 from fleet.cli import ps
 from fleet.client import Fleet
 from fleet.contracts import registry
+from fleet.contracts.output import Entry
 from fleet.security import signing
 from tests import factories
 from tests.hostile.stage import HOST, Needs, Stage
@@ -83,6 +84,22 @@ def watch(stage: Stage) -> None:
         assert next(watching.events(timeout=2)) == {"event": "news"}
 
 
+def read_output(stage: Stage) -> None:
+    run = names.new_run_id(HOST)
+    _say(stage, run)
+    with _fleet(stage) as fleet:
+        assert [said.kind for said in fleet.output(run, follow=False)] == ["text"]
+
+
+def follow_output(stage: Stage) -> None:
+    run = names.new_run_id(HOST)
+    _say(stage, run)
+    with _fleet(stage) as fleet:
+        following = iter(fleet.output(run))
+        assert next(following).kind == "text"
+        assert stage.admin.pubsub_numsub(names.output(run))[0][1] == 1
+
+
 def see_containers(stage: Stage) -> None:
     stage.admin.set(names.inventory(HOST), json.dumps({"containers": []}))
     with _fleet(stage) as fleet:
@@ -101,6 +118,7 @@ NEEDS: Needs = MappingProxyType(
         },
         "fleet:h:*:q": {"%W~fleet:h:*:q": push, "+lpush": push, "+llen": push},
         "fleet:h:*:ctl": {"%W~fleet:h:*:ctl": cancel, "+lpush": cancel},
+        "fleet:h:*:out:*": {"%R~fleet:h:*:out:*": read_output, "+xread": read_output},
         "fleet:presence:*": {"%R~fleet:presence:*": push, "+exists": push},
         "fleet:inventory:*": {"%R~fleet:inventory:*": see_containers, "+mget": see_containers},
         "fleet:reports:p:alice": {"~fleet:reports:p:alice": push, "+lpush": push, "+lpos": wait_for_the_record},
@@ -120,6 +138,7 @@ NEEDS: Needs = MappingProxyType(
         },
         "&celery-task-meta-*:*": {
             "&celery-task-meta-*:*": get_a_result,
+            "&fleet:h:*:out:*": follow_output,
             "&fleet:watch": watch,
             "+subscribe": watch,
             "+unsubscribe": get_a_result,
@@ -147,6 +166,13 @@ def _fleet(stage: Stage) -> Iterator[Fleet]:
 
 def _has_looked(stage: Stage) -> bool:
     return any(each["user"] == stage.user and each["cmd"] == "get" for each in stage.admin.client_list())
+
+
+def _say(stage: Stage, run: str) -> None:
+    entry = Entry(attempt=1, number=1, at=1.0, kind="text", data={"pieces": [["stdout", "hello\n"]]})
+    credential = factories.ring().issue(factories.identity(HOST))
+    fields: Any = signing.sign_output(run, entry.model_dump_json(), factories.key(HOST), credential)
+    stage.admin.xadd(names.output(run), fields, id="1-1")
 
 
 def _result(run: str) -> str:

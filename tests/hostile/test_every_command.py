@@ -17,6 +17,7 @@ from tests.services.broker import Broker
 #: Without them there is no session; `test_attacks` tries them by hand.
 EVERYBODYS = {"auth", "hello", "quit", "reset"}
 _RESULT = names.result(f"h2:{prey.RUN}")
+_OUTPUT = names.output(f"h2:{prey.RUN}")
 #: What is somebody else's, or the control plane's, or everybody's.
 KEYS = (
     names.queue("h2"),
@@ -24,6 +25,7 @@ KEYS = (
     names.inbox("h2", 1),
     names.dead("h2"),
     names.epoch("h2"),
+    _OUTPUT,
     names.presence("h2"),
     names.inventory("h2"),
     names.reports("h2"),
@@ -42,6 +44,8 @@ KEYS = (
     "elsewhere",
     "fleet:h:h1",
 )
+#: Commands that name their keys after a word; in any other form they are refused before the rules are asked.
+FORMS = {"xread": ("STREAMS", "{key}", "0-0")}
 #: By user: the commands without a key, and those on a key that is not its own.
 ALLOWED: dict[str, tuple[set[str], set[tuple[str, str]]]] = {
     "h-h1": (
@@ -60,6 +64,7 @@ ALLOWED: dict[str, tuple[set[str], set[tuple[str, str]]]] = {
             ("hget", names.PRINCIPALS),
             ("get", names.TRUST),
             *((command, _RESULT) for command in ("get", "mget", "subscribe")),
+            *((command, _OUTPUT) for command in ("xread", "subscribe")),
         },
     ),
     f"join-{TOKEN}": (
@@ -89,12 +94,17 @@ def every_command(admin: "redis.Redis") -> dict[str, int]:
     return known
 
 
+def words(command: str, key: str, count: int) -> list[str]:
+    """Return what is said after a command that takes so many words: this key, again and again."""
+    return [word.format(key=key) for word in FORMS[command]] if command in FORMS else [key] * count
+
+
 def answers(client: "redis.Redis", key: str, wanted: dict[str, int]) -> dict[str, Any]:
-    """Return what each command answers when all its words are this key; None for those that turn a connection round."""
-    sent = {command: words for command, words in wanted.items() if not command.endswith("subscribe")}
+    """Return what each command answers when its words are this key; None for those that turn a connection round."""
+    sent = {command: count for command, count in wanted.items() if not command.endswith("subscribe")}
     with client.pipeline(transaction=False) as pipe:
-        for command, words in sent.items():
-            pipe.execute_command(*command.split("|"), *[key] * words)
+        for command, count in sent.items():
+            pipe.execute_command(*command.split("|"), *words(command, key, count))
         return {**dict.fromkeys(wanted), **dict(zip(sent, pipe.execute(raise_on_error=False), strict=True))}
 
 
@@ -113,7 +123,7 @@ def test_only_these_commands_are_allowed_on_what_is_not_its_own(hunted: Broker, 
                 if isinstance(answer, redis.exceptions.NoPermissionError):
                     continue
                 # Not tried, or refused for another reason before the rules are asked (DEBUG, EXEC without MULTI).
-                said = admin.acl_dryrun(user, *command.split("|"), *[key] * left[command])
+                said = admin.acl_dryrun(user, *command.split("|"), *words(command, key, left[command]))
                 if "no permissions" not in str(said):
                     allowed.add((command, key))
             client.connection_pool.disconnect()

@@ -7,13 +7,14 @@ from typing import get_type_hints
 import pytest
 
 from fleet import tasks
-from fleet.contracts import AnyContract, Reply, Request, RunContext, containers, hosts, registry
+from fleet.contracts import AnyContract, Reply, Request, RunContext, registry
 from fleet.contracts.hosts import Facts
 from tests.services.containers import container_tasks
 from workers.host.containers.engine import Engine
+from workers.host.streams import StreamedRun
 from workers.host.tasks.registry import performers
 
-OWN = {contract.name: contract for contract in (*hosts.ALL, *containers.ALL)}
+OWN = {contract.name: contract for contract in registry.OWN}
 PERFORMERS = performers(
     Facts.model_construct, container_tasks(Engine("unix:///nonexistent.sock"), Path("/nonexistent"))
 )
@@ -28,7 +29,9 @@ def test_every_contract_has_one_implementation_and_every_implementation_a_contra
 def test_an_implementation_takes_the_request_and_gives_the_reply_of_its_contract(contract: AnyContract) -> None:
     hints = get_type_hints(PERFORMERS[contract.name])
     returned = hints.pop("return")
-    assert list(hints.values()) == [contract.request, RunContext]
+    request, context = hints.values()
+    assert request is contract.request
+    assert context in ({StreamedRun} if contract.attached else {RunContext, StreamedRun})
     assert returned is contract.reply
 
 

@@ -27,7 +27,7 @@ class PrivateEngine:
     """One dockerd below one directory.  `url` is its socket; `stop()` leaves nothing of it."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._log = directory / "dockerd.log"
         self.socket = directory / "docker.sock"
         self.url = f"unix://{self.socket}"
@@ -45,16 +45,16 @@ class PrivateEngine:
         return f"not installed: {', '.join(lacking)}" if lacking else ""
 
     def start(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         script = (
             'ip link set lo up; exec dockerd --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/dockerd.pid"'
             ' --host "unix://$0/docker.sock"'
         )
-        notify = self._directory / "notify.sock"
+        notify = self.directory / "notify.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications, self._log.open("wb") as log:
             notifications.bind(str(notify))
             self._process = subprocess.Popen(
-                [*_NAMESPACES, "sh", "-c", script, str(self._directory)],
+                [*_NAMESPACES, "sh", "-c", script, str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -88,14 +88,23 @@ class PrivateEngine:
         assert self._process is not None
         self._process.wait(_STOP_SECONDS)
         for leftover in ("docker.sock", "notify.sock", "dockerd.pid"):
-            (self._directory / leftover).unlink(missing_ok=True)
+            (self.directory / leftover).unlink(missing_ok=True)
         # As at a boot. The process number in there may be somebody else's in the next namespace, where numbers are
         # small, and the next dockerd would take that for its containerd and wait for it in vain.
-        shutil.rmtree(self._directory / "exec", ignore_errors=True)
+        shutil.rmtree(self.directory / "exec", ignore_errors=True)
 
-    def stop(self, *, keep: bool = False) -> None:
-        """End the daemon, its containers and its network, and remove its directory, or `keep` it; a second call does
-        nothing."""
+    def stop(self) -> None:
+        """End the daemon, its containers and its network, and remove its directory; a second call does nothing."""
+        if self._process is not None:
+            self.end()
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the directory of an Engine that has ended."""
+        shutil.rmtree(self.directory)
+
+    def end(self) -> None:
+        """End the daemon, its containers and its network; its directory stays."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -107,12 +116,6 @@ class PrivateEngine:
             # `--kill-child`: the first process of the namespace goes with this one, and with it all the others.
             process.kill()
         process.wait()
-        if not keep:
-            self.remove()
-
-    def remove(self) -> None:
-        """Remove the directory of an Engine that has ended."""
-        shutil.rmtree(self._directory)
 
     def _await_ready(self, notifications: socket.socket) -> None:
         """Wait until the daemon says READY=1, as it does to systemd, or ends."""

@@ -1,4 +1,4 @@
-"""A link to a broker that can lose answers and be cut, for tests of what happens in between."""
+"""A link to a server that can lose answers, be cut, and be slow, for tests of what happens in between."""
 
 import contextlib
 import socket
@@ -13,17 +13,21 @@ from tests.services.broker import Broker
 
 
 class Link:
-    """A TCP proxy before a broker."""
+    """A TCP proxy before a server of this machine, most often a broker."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, listener: socket.socket | None = None) -> None:
+        """Listen on a port of this machine, unless another socket is given."""
         self._upstream_port = port
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._loses: bytes | None = None
         self._down = False
+        self._closed = threading.Event()
         #: how many answers were lost
         self.lost = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        #: how many bytes of answers it lets through in a second; None for all
+        self.bytes_per_second: int | None = None
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -44,9 +48,15 @@ class Link:
     def mend(self) -> None:
         self._down = False
 
+    @property
+    def carrying(self) -> bool:
+        """Whether a client is connected."""
+        return any(thread.is_alive() for thread in self._threads[1:])
+
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._closed.set()
         self._drop_all()
         for thread in list(self._threads):
             thread.join(5)
@@ -96,6 +106,8 @@ class Link:
                     self.lost += 1
                     break
                 near.sendall(data)
+                if self.bytes_per_second:
+                    self._closed.wait(len(data) / self.bytes_per_second)
         with contextlib.suppress(OSError):
             near.shutdown(socket.SHUT_RDWR)
 

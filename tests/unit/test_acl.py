@@ -63,10 +63,10 @@ def test_the_control_plane_reads_and_writes_what_the_schema_says(key: table.Key)
 def test_a_host_is_granted_this() -> None:
     assert acl.host("h1", [HASH]).line == (
         f"user h-h1 reset on #{HASH} ~fleet:h:h1:* +ping +time +multi +exec +unwatch +client|setname +client|setinfo "
-        "+blmove +lmove +rpush +llen +lrange +lrem +lpush +rpop +watch +get +set "
+        "+blmove +lmove +rpush +llen +lrange +lrem +lpush +rpop +watch +get +set +xadd +expire "
         "(+set +get +mget +del ~fleet:presence:h1) (+set %W~fleet:inventory:h1 %W~celery-task-meta-h1:*) "
         "(+lpush +llen %W~fleet:reports:h1) (+sadd %W~fleet:reports:dirty) (+get %R~fleet:trust) "
-        "(+publish resetchannels &celery-task-meta-h1:* &/h-h1.celeryev/*)"
+        "(+publish resetchannels &celery-task-meta-h1:* &fleet:h:h1:out:* &/h-h1.celeryev/*)"
     )
 
 
@@ -144,6 +144,7 @@ def test_a_hosts_keys_are_what_names_builds_and_lie_in_its_rules(host: str) -> N
         names.inbox(host, 7),
         names.dead(host),
         names.epoch(host),
+        names.output(names.new_run_id(host)),
         names.presence(host),
         names.inventory(host),
         names.reports(names.host_sender(host)),

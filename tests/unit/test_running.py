@@ -75,6 +75,17 @@ def test_all_runs_in_hand_are_ended_together() -> None:
     assert ended == [STOP, STOP]
 
 
+def test_runs_beside_the_pool_are_ended_by_themselves_and_so_are_those_that_come_later() -> None:
+    running, ended = Running(), []
+    for run_id in ("h1:x", "h1:y", "h1:z"):
+        running.enter(run_id)
+    running.begin("h1:x", lambda request: ended.append(("x", request)), attached=True)
+    running.begin("h1:y", lambda request: ended.append(("y", request)))
+    running.end_attached(STOP)
+    running.begin("h1:z", lambda request: ended.append(("z", request)), attached=True)
+    assert ended == [("x", STOP), ("z", STOP)]
+
+
 def test_whoever_waits_for_an_empty_hand_wakes_when_the_last_run_leaves() -> None:
     running = Running()
     assert running.wait_empty(0)

@@ -85,6 +85,11 @@ class Own:
         with self._lock:
             return signing.sign_result(meta, self._key, self._held.credential)
 
+    def sign_output(self, run_id: str, entry: str) -> dict[str, str]:
+        """Return an entry of what a run says, as it lies in its stream."""
+        with self._lock:
+            return signing.sign_output(run_id, entry, self._key, self._held.credential)
+
     def read_word(self, item: str | bytes) -> tuple[str, PrincipalIdentity | None]:
         """Return a control message that is for this host, and who says it; raise `errors.NotTrusted`."""
         return signing.check_control(item, self.keys, trust=self.trust)

@@ -6,60 +6,37 @@ The claim is in the journal before any effect, and so is what becomes of it afte
 its report. An error of any kind ends as `run.failed`, never as a run that nobody hears of again.
 
 Fleet's own contracts are performed on the pool's thread: all they do is call the Engine, and each call has its
-time-out. What packages bring is performed in a process of its own, which can be ended.
+time-out. Those that are `attached` leave the pool's thread at once for one of their own (`workers.host.attached`).
+What packages bring is performed in a process of its own, which can be ended.
 """
 
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import closing
+from functools import partial
+from typing import Any
 
 from celery import Celery, Task
 
 from fleet import canonical, errors, logs
-from fleet.contracts import AnyContract, Performer, Restart, registry
+from fleet.contracts import AnyContract, Restart, registry
 from fleet.contracts.envelope import Limits
+from workers.host.attached import MOST_ATTACHED, Attached
 from workers.host.children import Children, Job
 from workers.host.deadlines import Deadlines
 from workers.host.endings import Endings
 from workers.host.handover import Handover, Superseded
 from workers.host.journal import Claim, Journal
-from workers.host.replies import MAX_ERROR_CHARACTERS, PROGRESS_INTERVAL_SECONDS, checked_reply
+from workers.host.replies import MAX_ERROR_CHARACTERS, checked_reply
+from workers.host.run import HasDocker, Run
 from workers.host.running import EndRequest, Running, Why
 from workers.host.settling import Settling
+from workers.host.streams import OwnPerformer, Streams
 
 log = logs.get(__name__)
 
-
-class HasDocker(Protocol):
-    @property
-    def docker(self) -> Any: ...
-
-
-@dataclass
-class Run:
-    """What a performer is told of its run; fulfils `fleet.contracts.RunContext`."""
-
-    run_id: str
-    host: str
-    attempt: int
-    description: str
-    metadata: Mapping[str, Any]
-    submitted_by: str
-    _report: Callable[[str, float | None], None]
-    _engine: HasDocker
-    _progressed_at: float = field(default=float("-inf"))
-
-    @property
-    def docker(self) -> Any:
-        return self._engine.docker
-
-    def progress(self, step: str, percent: float | None = None) -> None:
-        now = time.monotonic()
-        if now - self._progressed_at >= PROGRESS_INTERVAL_SECONDS:
-            self._progressed_at = now
-            self._report(step, percent)
+_MAYBE_AT_IT = "; the Engine may still be at it"
 
 
 class Pipeline:
@@ -76,7 +53,8 @@ class Pipeline:
         running: Running,
         deadlines: Deadlines,
         children: Children,
-        performers: Mapping[str, Performer],
+        streams: Streams,
+        performers: Mapping[str, OwnPerformer],
         engine: HasDocker,
         on_unusable: Callable[[Exception], None],
     ) -> None:
@@ -88,12 +66,18 @@ class Pipeline:
         self._running = running
         self._deadlines = deadlines
         self._children = children
+        self._streams = streams
+        self._attached = Attached()
         self._performers = performers
         self._engine = engine
         self._on_unusable = on_unusable
 
     def carry_out(self, contract: AnyContract, run_id: str) -> None:
-        """Carry out one attempt at a run, once; raises the error it ended with, which is in the journal by then."""
+        """Carry out one attempt at a run, once; raises the error it ended with, which is in the journal by then.
+
+        An attached run goes on when this returns.
+        """
+        goes_on = False
         try:
             claim = self._running.claim(run_id) or self._journal.claim(
                 run_id, durable=contract.restart is not Restart.RERUN, held=self._handover.holds(run_id)
@@ -109,13 +93,16 @@ class Pipeline:
                 return
             if contract.perform:
                 self._perform_in_child(contract, claim)
+            elif contract.attached:
+                goes_on = self._attach(contract, claim)
             else:
                 self._perform_here(contract, claim)
         except sqlite3.Error as exc:  # what becomes of the run cannot be written down; the next session decides
             self._on_unusable(exc)
             raise
         finally:
-            self._running.leave(run_id)
+            if not goes_on:
+                self._running.leave(run_id)
 
     def give_up(self, run_id: str, problem: str) -> None:
         """End a run that is in the journal and cannot be handed to the pool."""
@@ -124,39 +111,71 @@ class Pipeline:
             self._endings.fail_for_good(claim, kind="internal_error", message=message, duration_seconds=0.0)
         self._handover.release(run_id)
 
+    def _attach(self, contract: AnyContract, claim: Claim) -> bool:
+        """Have a run carried out beside the pool; return whether it is, because there was a place."""
+        if self._attached.start(claim.run_id, partial(self._perform_beside, contract, claim)):
+            return True
+        message = f"{MOST_ATTACHED} tasks follow something here already; end one of them, or try again later"
+        self._endings.fail(claim, kind="too_many_streams", message=message, duration_seconds=0.0)
+        raise errors.TaskFailed(message, kind="too_many_streams")
+
+    def _perform_beside(self, contract: AnyContract, claim: Claim) -> None:
+        try:
+            self._perform_here(contract, claim)
+        except errors.FleetError as exc:
+            log.info("run.failed", run=claim.run_id, task=claim.task, error=str(exc))
+        except sqlite3.Error as exc:
+            self._on_unusable(exc)
+        finally:
+            self._running.leave(claim.run_id)
+
     def _perform_here(self, contract: AnyContract, claim: Claim) -> None:
         started = time.monotonic()
         limit = _limits(contract, claim).hard_seconds
+        run = self._run(claim)
+
+        def took() -> float:
+            return round(time.monotonic() - started, 6)
 
         def fail(kind: str, message: str) -> None:
-            took = round(time.monotonic() - started, 6)
-            self._endings.fail(claim, kind=kind, message=message[:MAX_ERROR_CHARACTERS], duration_seconds=took)
+            self._endings.fail(claim, kind=kind, message=message[:MAX_ERROR_CHARACTERS], duration_seconds=took())
 
         def end(request: EndRequest) -> None:
-            # What the Engine was asked for cannot be called back; the run ends for whoever waits.
+            # An ordinary call of the Engine cannot be called back; the run ends for whoever waits.
             if request.why is Why.CANCELLED and request.cancel:
+                run.end()
                 self._endings.cancel(claim, request.cancel)
+            elif contract.attached:
+                run.end()
+                self._settling.after_stop(claim, took())
 
-        self._running.begin(claim.run_id, end)
-        deadline = self._deadlines.set(
-            limit, lambda: fail("time_limit", f"not done after {limit:g} s; the Engine may still be at it")
-        )
+        def be_late() -> None:
+            run.end()
+            fail("time_limit", f"not done after {limit:g} s" + ("" if contract.attached else _MAYBE_AT_IT))
+
+        self._running.begin(claim.run_id, end, attached=contract.attached)
+        deadline = self._deadlines.set(limit, be_late)
         try:
-            reply = self._reply(contract, claim)
+            if run.ended():
+                return
+            reply = self._reply(contract, claim, run)
         except errors.FleetError as exc:
-            fail(exc.kind if isinstance(exc, errors.TaskFailed) else exc.code, str(exc))
+            if not run.ended():
+                fail(exc.kind if isinstance(exc, errors.TaskFailed) else exc.code, str(exc))
             raise
         except BaseException as exc:  # a performer may raise anything; its run must end all the same
             log.exception("run.broken", run=claim.run_id, task=claim.task)
-            fail("internal_error", f"{type(exc).__name__}: {exc}")
+            if not run.ended():
+                fail("internal_error", f"{type(exc).__name__}: {exc}")
             raise errors.TaskFailed(f"{type(exc).__name__}: {exc}", kind="internal_error") from exc
         finally:
             self._deadlines.clear(deadline)
-        self._endings.succeed(claim, reply=reply, duration_seconds=round(time.monotonic() - started, 6))
+        if not run.ended():  # else whoever ended it writes down how, there as here
+            self._endings.succeed(claim, reply=reply, duration_seconds=took())
 
-    def _reply(self, contract: AnyContract, claim: Claim) -> dict[str, Any]:
+    def _run(self, claim: Claim) -> Run:
         envelope = claim.envelope
-        run = Run(
+        return Run(
             run_id=claim.run_id,
             host=self._host,
             attempt=claim.attempt,
@@ -165,8 +184,12 @@ class Pipeline:
             submitted_by=envelope.submitted_by,
             _report=lambda step, percent: self._endings.progress(claim, step=step, percent=percent),
             _engine=self._engine,
+            _open_stream=self._streams.open,
         )
-        return checked_reply(contract, self._performers[contract.name](contract.parse(claim.arguments), run))
+
+    def _reply(self, contract: AnyContract, claim: Claim, run: Run) -> dict[str, Any]:
+        with closing(run):  # whoever sees the end has seen all that was said
+            return checked_reply(contract, self._performers[contract.name](contract.parse(claim.arguments), run))
 
     def _perform_in_child(self, contract: AnyContract, claim: Claim) -> None:
         envelope, limits = claim.envelope, _limits(contract, claim)

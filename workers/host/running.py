@@ -43,6 +43,10 @@ class Running:
         #: claims that were made with the acceptance
         self._claims: dict[str, Claim] = {}
         self._requested: dict[str, EndRequest] = {}
+        #: runs beside the pool, which end when the worker begins to stop
+        self._attached: set[str] = set()
+        #: why those that begin now end at once
+        self._ends_attached: EndRequest | None = None
         #: called whenever a run has left, to have the event loop look for the next one
         self.on_leave: Callable[[], Any] = _nothing
 
@@ -58,10 +62,14 @@ class Running:
         with self._changed:
             return self._claims.pop(run_id, None)
 
-    def begin(self, run_id: str, end: End) -> None:
+    def begin(self, run_id: str, end: End, *, attached: bool = False) -> None:
         """Say how a claimed run is ended; if that was asked for already, it is ended now."""
         with self._changed:
             self._runs[run_id] = end
+            if attached:
+                self._attached.add(run_id)
+                if self._ends_attached:
+                    self._requested.setdefault(run_id, self._ends_attached)
             requested = self._requested.get(run_id)
         if requested:
             end(requested)
@@ -71,6 +79,7 @@ class Running:
             self._runs.pop(run_id, None)
             self._requested.pop(run_id, None)
             self._claims.pop(run_id, None)
+            self._attached.discard(run_id)
             self._changed.notify_all()
         self.on_leave()
 
@@ -87,6 +96,14 @@ class Running:
 
     def end_all(self, request: EndRequest) -> None:
         for run_id in self.ids():
+            self.end(run_id, request)
+
+    def end_attached(self, request: EndRequest) -> None:
+        """Have the runs beside the pool ended, those that come later as well."""
+        with self._changed:
+            self._ends_attached = request
+            attached = list(self._attached)
+        for run_id in attached:
             self.end(run_id, request)
 
     def requested(self, run_id: str) -> EndRequest | None:

@@ -3,7 +3,8 @@
 queue ─▶ consumer (Celery) ─ guard ─▶ journal ─▶ pool ─▶ pipeline ─▶ endings ─▶ outbox ─▶ sender ─▶ reports
                  ▲                       │                   │
                  └──── runs that are due ┘                   └─▶ children (supervisors that outlive the worker)
-threads beside it: sender, hand-over, control list, deadlines, inventory watch, undoing, beat (heartbeat, pruning)
+threads beside it: sender, streams, hand-over, control list, deadlines, inventory watch, undoing, and the beat, for
+heartbeat and pruning
 """
 
 import os
@@ -62,6 +63,7 @@ from workers.host.sender import Sender
 from workers.host.settling import Settling
 from workers.host.stopping import Stopping
 from workers.host.store import Store
+from workers.host.streams import Streams
 from workers.host.tasks.registry import performers, reconcilers
 from workers.host.tasks.wiring import wire
 
@@ -80,14 +82,17 @@ _MOST_UNFINISHED = 2000
 class Session:
     """All parts, wired."""
 
+    #: the session that has taken over from this one
+    _superseded_by: int | None = None
+    #: whether the host was put out of the fleet
+    _revoked = False
+
     def __init__(self, settings: Settings, *, own: Own, broker: Address, store: Store) -> None:
         host = own.host
         self._host = host
         self._own = own
         self._store = store
         self._left = threading.Lock()
-        self._superseded_by: int | None = None
-        self._revoked = False
         started_at = clock.now()
         broker_clock = clock.BrokerClock()
         self._link = connect(broker, name=f"{host}-link", connections=2, timeout=timedelta(seconds=3), login=own.login)
@@ -123,6 +128,11 @@ class Session:
         )
         self._refusals = Refusals(self._outbox, self._link, host=host, clock=broker_clock)
         self._sender = Sender(self._outbox, self._link, own)
+        self._streams = Streams(
+            connect(broker, name=f"{host}-output", timeout=timedelta(seconds=3), login=own.login),
+            own,
+            clock=broker_clock,
+        )
         self._inventory = InventoryWatch(
             engine,
             publish=InventoryKey(self._link, host=host, interval=settings.inventory_interval, clock=broker_clock).write,
@@ -183,6 +193,7 @@ class Session:
             running=self._running,
             deadlines=self._deadlines,
             children=self._children,
+            streams=self._streams,
             performers=performers(lambda: facts.detect(settings, engine), self._on_containers.tasks),
             engine=engine,
             on_unusable=consumer.end_worker,
@@ -249,6 +260,7 @@ class Session:
             self._on_containers.undoing,
             self._handover,
             self._deadlines,
+            self._streams,
         )
         for thread in parts:
             thread.start()
@@ -368,6 +380,7 @@ class Session:
             self._store.sync()
         except sqlite3.Error as exc:  # often the very reason to end
             log.warning("outbox.unwritable", error=str(exc), next="the sign-off is not on record")
+        self._streams.stop(timeout=_FAREWELL)
         self._sender.stop(timeout=_FAREWELL)
         self._children.close()
         log.info("worker.stopped", host=self._host)

@@ -60,7 +60,7 @@ class Settling:
                 message = f"ended after {took:.1f} s, by its time limit"
                 self._endings.fail(claim, kind="time_limit", message=message, duration_seconds=took)
             case "stopped":
-                self._after_stop(claim, took)
+                self.after_stop(claim, took)
             case _:
                 how = f"by signal {ending.signal}" if ending.signal else f"with status {ending.exit_status}"
                 said = f": {ending.output[-1000:]}" if ending.output else ""
@@ -75,6 +75,9 @@ class Settling:
                 self._endings.hand_back(claim, Interruption.CRASHED)
             case Restart.RECONCILE:
                 self._reconcile(claim)
+            case Restart.FAIL:
+                message = "the worker ended while it ran; ask again"
+                self._endings.fail(claim, kind="interrupted", message=message, duration_seconds=0.0)
             case Restart.UNKNOWN:
                 self._endings.lose_track(
                     claim, message="the worker ended while it ran; whether it had its effect is not known"
@@ -95,13 +98,14 @@ class Settling:
         contract = registry.known().get(claim.task)
         return contract is not None and bool(contract.perform)
 
-    def _after_stop(self, claim: Claim, took: float) -> None:
+    def after_stop(self, claim: Claim, took: float) -> None:
+        """Write down that the worker, which stops, has ended an attempt after so many seconds."""
         match self.restart(claim):
             case Restart.RERUN | Restart.RECONCILE:
                 self._endings.run_again(claim, Interruption.STOPPED)
             case Restart.HAND_BACK:
                 self._endings.hand_back(claim, Interruption.STOPPED)
-            case Restart.UNKNOWN:
+            case Restart.UNKNOWN | Restart.FAIL:
                 message = f"ended after {took:.1f} s, because the worker was stopped"
                 self._endings.fail(claim, kind="interrupted", message=message, duration_seconds=took)
 

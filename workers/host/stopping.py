@@ -1,8 +1,8 @@
 """Stopping: from the first signal to the end of the process.
 
-A first SIGTERM: nothing new is taken, and what runs may finish within the grace period. A second one, or the end of
-that period, ends what still runs, with its processes, and leaves the journal so that the next session goes on from
-there. The process always ends: a call that hangs cannot hold it.
+A first SIGTERM: nothing new is taken, attached runs end, and what else runs may finish within the grace period. A
+second one, or the end of that period, ends what still runs, with its processes, and leaves the journal so that the next
+session goes on from there. The process always ends: a call that hangs cannot hold it.
 """
 
 import os
@@ -50,6 +50,7 @@ class Stopping:
 
     def _run(self, grace: timedelta) -> None:
         self._wake()
+        self._running.end_attached(EndRequest(Why.STOPPED))
         if in_hand := len(self._running):
             log.info("worker.stopping", running=in_hand, grace_seconds=grace.total_seconds())
         if not self._wait(grace):

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fleet import errors
-from fleet.cli import invocation, outcomes, render, shapes, tables, targets
+from fleet.cli import invocation, outcomes, render, selection, shapes, tables
 from fleet.cli.container import flags, pushing
 from fleet.cli.grammar import Command
 
@@ -35,7 +35,8 @@ SETTINGS = {"allow_interspersed_args": False}
         "fleet container create --host edge-7 --secret db-password --dry-run shop/api:3",
     ),
 )
-@pushing.options()
+@selection.options_beside_labels
+@pushing.options
 @flags.options
 @PULL
 @REPLACE
@@ -93,7 +94,7 @@ def tell_checked(
     from fleet.contracts import containers
 
     containers.CREATE.parse(wanted)
-    where = targets.where(hosts, selectors, all_hosts=all_hosts)
+    where = selection.where(hosts, selectors, all_hosts=all_hosts)
     with Fleet(invocation.current().settings()) as fleet:
         batch = fleet.push(containers.CHECK, **where, arguments={"spec": wanted["spec"]})
         ended = list(batch.wait())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, outcomes, targets
+from fleet.cli import invocation, outcomes, selection
 from fleet.cli.push import recorded
 from fleet.cli.types import DURATION
 
@@ -17,19 +17,14 @@ if TYPE_CHECKING:
 Brief = Callable[[Mapping[str, Any]], str]
 
 
-def options(*selector: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return what adds the options of hosts (`targets.options`), `--timeout` and `--no-wait`."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in (
-            click.option("--no-wait", is_flag=True, help="Print the task's id and return."),
-            click.option("--timeout", type=DURATION, help="How long to wait; the task goes on.  [default: no limit]"),
-            targets.options(*selector),
-        ):
-            command = option(command)
-        return command
-
-    return add
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--timeout` and `--no-wait`."""
+    for option in (
+        click.option("--no-wait", is_flag=True, help="Print the task's id and return."),
+        click.option("--timeout", type=DURATION, help="How long to wait; the task goes on.  [default: no limit]"),
+    ):
+        command = option(command)
+    return command
 
 
 def carry_out(
@@ -46,10 +41,10 @@ def carry_out(
     """Push to the hosts, wait for the ends unless told otherwise, and return the exit code."""
     from fleet.client import Fleet
 
-    where = targets.where(hosts, selectors, all_hosts=all_hosts)
+    where = selection.where(hosts, selectors, all_hosts=all_hosts)
     contract.parse(arguments)
     with Fleet(invocation.current().settings()) as fleet:
-        targets.confirm(f"Push {contract.name} to", fleet.targets(**where), all_hosts=all_hosts)
+        selection.confirm(f"Push {contract.name} to", fleet.targets(**where), all_hosts=all_hosts)
         batch = fleet.push(contract, **where, arguments=dict(arguments))
         if no_wait:
             return recorded(fleet, batch, tell=lambda: outcomes.tell_pushed(batch))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fleet.cli import selection
 from fleet.cli.container import pushing
 from fleet.cli.grammar import Command
 from fleet.cli.types import DURATION
@@ -18,7 +19,7 @@ def _declared(name: str, *examples: str) -> Callable[[Callable[..., Any]], click
 
     def declare(function: Callable[..., Any]) -> click.Command:
         return click.command(name, cls=Command, examples=examples)(
-            _WHICH(pushing.options("--label")(click.pass_context(function)))
+            _WHICH(selection.options(pushing.options(click.pass_context(function))))
         )
 
     return declare

@@ -135,7 +135,7 @@ def small_engine(tmp_path: Path) -> Iterator[PrivateEngine]:
         client.close()
         yield engine
     finally:
-        engine.stop(keep=True)
+        engine.end()
         subprocess.run(["umount", "--lazy", data], check=True)
         engine.remove()
 

@@ -1,82 +1,25 @@
 """The pipeline: nothing is performed that the journal does not hold, and what was performed is in it."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 
 from fleet import errors, names
-from fleet.contracts import Restart, registry
-from fleet.contracts.containers import ContainerState
+from fleet.contracts import Restart
 from fleet.contracts.control import CancelRun
 from fleet.contracts.reports import Kind
-from tests.factories import container
+from tests.services.pipelines import INBOX, RESTART, Part
 from tests.services.sessions import HOST, Session
 from tests.services.waiting import until
-from workers.host.children import Children
-from workers.host.deadlines import Deadlines
-from workers.host.handover import Handover
-from workers.host.pipeline import Pipeline
-from workers.host.running import Running
-from workers.host.settling import Settling
-
-RESTART = registry.get("fleet.containers.restart")
-INBOX = names.inbox(HOST, 1)
-
-
-class Part:
-    """A pipeline of session 1 with the parts around it, whose only task counts how often it is performed."""
-
-    def __init__(self, session: Session, client: Any, directory: Path) -> None:
-        self.session, self.client = session, client
-        self.performed: list[str] = []
-        self.effect: Callable[[], None] = lambda: None
-        self.unusable: list[Exception] = []
-        self.running, self.deadlines = Running(), Deadlines()
-        self.handover = Handover(client, session.journal, host=HOST, epoch=1, on_unusable=self.unusable.append)
-        self.pipeline = Pipeline(
-            host=HOST,
-            journal=session.journal,
-            endings=session.endings,
-            settling=Settling(session.endings, {}, broker_clock=session.time, stopping=Event()),
-            handover=self.handover,
-            running=self.running,
-            deadlines=self.deadlines,
-            children=Children(directory, docker_url="", memory_bytes=2**30),
-            performers={RESTART.name: self._perform},
-            engine=self,
-            on_unusable=self.unusable.append,
-        )
-
-    docker: Any = None
-
-    def _perform(self, _request: Any, run: Any) -> ContainerState:
-        self.performed.append(run.run_id)
-        self.effect()
-        return ContainerState(container=container("web"))
-
-    def deliver(self) -> str:
-        """Take a message: it is accepted, held in the inbox, and in hand."""
-        run_id = self.session.accept(task=RESTART.name, arguments={"container": "web"})
-        item = self.session.rows("item", "run_id = ?", (run_id,))[0][0]
-        self.client.lpush(INBOX, item)
-        self.handover.hold(run_id, item)
-        self.running.enter(run_id)
-        return run_id
 
 
 @pytest.fixture
 def part(session: Session, client: Any, tmp_path: Path) -> Iterator[Part]:
-    client.set(names.epoch(HOST), 1)
-    made = Part(session, client, tmp_path / "spool")
-    made.handover.start()
-    made.deadlines.start()
-    yield made
-    made.handover.stop()
-    made.deadlines.stop()
+    with Part(session, client, tmp_path).at_work() as made:
+        yield made
 
 
 def test_the_contract_of_these_tests_is_one_whose_runs_must_not_begin_twice() -> None:

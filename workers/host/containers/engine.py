@@ -19,6 +19,8 @@ import requests
 from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
 from fleet import errors
+from workers.host.containers import refusals
+from workers.host.containers.answers import Answer
 from workers.host.containers.events import EventStream, open_stream
 from workers.host.containers.starts import StartTimes
 
@@ -31,7 +33,13 @@ CALL_SECONDS = 7
 STOP_MARGIN_SECONDS = 15
 
 #: The kind of an Engine's refusal by its HTTP status (Docker Engine API, v1.41).
-_KINDS = {400: "bad_request", 403: "forbidden", 404: "no_such_container", 409: "conflict"}
+_KINDS = {
+    400: "bad_request",
+    403: "forbidden",
+    404: "no_such_container",
+    409: "conflict",
+    501: "not_supported",
+}
 #: What the Engine says in words only, all of it with status 500: the errors of the kernel (errno(3)), and of the table
 #: of ports (moby, libnetwork/portallocator).
 _WORDS = {
@@ -175,6 +183,39 @@ class Engine:
             text: bytes | None = self._send("GET", "/events", parameters, None, CALL_SECONDS, read=bytes)
             return [json.loads(line) for line in (text or b"").splitlines() if line]
 
+    @contextmanager
+    def asking(self, *, image: str = "") -> Iterator[Any]:
+        """Give the client for an ordinary call, bounded in time, with errors translated; `image` is its subject."""
+        with self._translated(image=image):
+            yield self._connected().client.api
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        silence_seconds: float,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        container: str = "",
+        image: str = "",
+    ) -> Answer:
+        """Begin a call that is answered bit by bit, and return the answer, to be read and closed.
+
+        Neither the beginning nor a bit of it is waited for longer than `silence_seconds`.
+        """
+        with self._translated(container, image=image):
+            api = self._connected().client.api
+            response = api.request(
+                method,
+                f"{api.base_url}/v{api.api_version}{path}",
+                params=params,
+                headers=headers,
+                stream=True,
+                timeout=(CALL_SECONDS, silence_seconds),
+            )
+            return Answer(response, unavailable=self._unavailable)
+
     def close(self) -> None:
         """Let go of all connections; the next call makes new ones."""
         self._drop(self._link)
@@ -229,14 +270,20 @@ class Engine:
 
     @contextmanager
     def _translated(
-        self, container: str = "", *, about: str = "", kinds: Mapping[int, str] = MappingProxyType({})
+        self,
+        container: str = "",
+        *,
+        about: str = "",
+        image: str = "",
+        kinds: Mapping[int, str] = MappingProxyType({}),
     ) -> Iterator[None]:
         link = self._link
         try:
             yield
         except APIError as exc:
             self.reachable = True
-            raise self._refusal(exc, container, about, kinds) from exc
+            refused = self._image_refusal(exc, image) if image else self._refusal(exc, container, about, kinds)
+            raise refused from exc
         except (DockerException, requests.RequestException, OSError, LookupError, TypeError, ValueError) as exc:
             # The last three: docker-py met an answer that no Engine gives, or a URL that is none.
             self.reachable = False
@@ -256,6 +303,13 @@ class Engine:
         if container and not about:
             about = f"container {container if len(container) < _FULL_ID_LENGTH else container[:12]!r}"
         return errors.EngineRefused(f"{about}: {said}" if about else said, kind=kind, remedy=_REMEDIES.get(kind, ""))
+
+    @staticmethod
+    def _image_refusal(exc: APIError, image: str) -> errors.EngineRefused:
+        kind = refusals.of_image(exc.status_code or 500, exc.explanation or str(exc))
+        return errors.EngineRefused(
+            f"image {image!r}: {exc.explanation or exc}", kind=kind, remedy=refusals.IMAGE_REMEDIES.get(kind, "")
+        )
 
     def _kind_by_what_there_is(self, container: str, status: int) -> str:
         """Return what is wrong with a reference, by the containers there are; empty where nothing is."""

@@ -83,9 +83,13 @@ class Grants:
                 if real != source:
                     yield f"{source}: it leads to {real} now"
 
+    def manages(self, container: Container) -> bool:
+        """Say whether the fleet may act on a container, or look into it."""
+        return container.managed or self._policy.manage == "all"
+
     def require_managed(self, container: Container) -> None:
         """Raise `errors.NotGranted` of kind `not_managed` for a container that the fleet is not to act on."""
-        if self._policy.manage == "managed" and not container.managed:
+        if not self.manages(container):
             raise errors.NotGranted(
                 f"container {container.name!r} was not made by Fleet, and this host's policy is: manage = 'managed'",
                 kind="not_managed",

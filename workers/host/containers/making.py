@@ -25,6 +25,7 @@ from workers.host.containers.replacing import SLOW_SECONDS, Old
 from workers.host.containers.undoing import Task, Undoing
 from workers.host.containers.verifying import mismatches
 from workers.host.journal import Claim
+from workers.host.streams import StreamedRun
 
 log = logs.get(__name__)
 
@@ -59,7 +60,7 @@ class Maker:
             request=request(wanted.spec, Owner.of_run(run), real=judgement.real),
         )
 
-    def create(self, wanted: CreateContainer, run: RunContext) -> ContainerCreated:
+    def create(self, wanted: CreateContainer, run: StreamedRun) -> ContainerCreated:
         """Make what is wanted, or take up what an earlier attempt at the run has made of it."""
         return self._make_or_undo(wanted, Owner.of_run(run), run)
 
@@ -73,7 +74,7 @@ class Maker:
         self._undoing.undo(_task(wanted, owner))
         return None
 
-    def _make_or_undo(self, wanted: CreateContainer, owner: Owner, run: RunContext | None) -> ContainerCreated:
+    def _make_or_undo(self, wanted: CreateContainer, owner: Owner, run: StreamedRun | None) -> ContainerCreated:
         self._undoing.begin(_task(wanted, owner))
         try:
             made = self._make(wanted, owner, run)
@@ -103,7 +104,7 @@ class Maker:
         else:
             self._undoing.done(task.run_id)
 
-    def _make(self, wanted: CreateContainer, owner: Owner, run: RunContext | None) -> ContainerCreated:
+    def _make(self, wanted: CreateContainer, owner: Owner, run: StreamedRun | None) -> ContainerCreated:
         judgement = self._grants.judge(wanted.spec)
         judgement.require()
         if wanted.spec.secrets and self._secrets is None:

@@ -32,6 +32,7 @@ from workers.host.containers.listing import describe, everything, running, with_
 from workers.host.containers.making import Maker
 from workers.host.containers.removing import Remover
 from workers.host.journal import Claim
+from workers.host.streams import StreamedRun
 
 #: A wait looks so often whether its run is over, and the Engine still there.
 _WAIT_SECONDS = 5.0
@@ -41,24 +42,24 @@ class ContainerTasks:
     """The container contracts on one Engine."""
 
     def __init__(self, engine: Engine, grants: Grants, maker: Maker, remover: Remover) -> None:
-        self._engine = engine
-        self._grants = grants
+        self.engine = engine
+        self.grants = grants
         self._maker = maker
         self._remover = remover
 
     def list(self, request: ListContainers, _run: RunContext) -> Containers:
-        found = everything(self._engine) if request.all else running(self._engine)
+        found = everything(self.engine) if request.all else running(self.engine)
         return Containers(containers=tuple(c for c in found if c.managed) if request.managed else found)
 
     def inspect(self, request: OneContainer, _run: RunContext) -> ContainerDetails:
-        container, details = with_details(self._engine, request.container)
-        self._grants.require_managed(container)
+        container, details = with_details(self.engine, request.container)
+        self.grants.require_managed(container)
         return ContainerDetails(container=container, inspect=details)
 
     def check(self, request: CheckContainer, run: RunContext) -> ContainerCheck:
         return self._maker.check(request, run)
 
-    def create(self, request: CreateContainer, run: RunContext) -> ContainerCreated:
+    def create(self, request: CreateContainer, run: StreamedRun) -> ContainerCreated:
         return self._maker.create(request, run)
 
     def created(self, request: CreateContainer, *, claim: Claim, since: datetime) -> ContainerCreated | None:
@@ -75,24 +76,24 @@ class ContainerTasks:
     def start(self, request: OneContainer, run: RunContext) -> ContainerState:
         before = self._to_act_on(request)
         run.progress("starting", 0)
-        self._engine.start(before.docker_id)
+        self.engine.start(before.docker_id)
         return self._state_after(before)
 
     def stop(self, request: StopContainer, run: RunContext) -> ContainerState:
         before = self._to_act_on(request)
         run.progress("stopping", 0)
-        self._engine.stop(before.docker_id, timeout_seconds=request.timeout_seconds)
+        self.engine.stop(before.docker_id, timeout_seconds=request.timeout_seconds)
         return self._state_after(before)
 
     def restart(self, request: StopContainer, run: RunContext) -> ContainerState:
         before = self._to_act_on(request)
         run.progress("restarting", 0)
-        self._engine.restart(before.docker_id, timeout_seconds=request.timeout_seconds)
+        self.engine.restart(before.docker_id, timeout_seconds=request.timeout_seconds)
         return self._state_after(before)
 
     def kill(self, request: KillContainer, _run: RunContext) -> ContainerState:
         before = self._to_act_on(request)
-        self._engine.ask(
+        self.engine.ask(
             "POST",
             f"/containers/{before.docker_id}/kill",
             container=before.docker_id,
@@ -102,10 +103,10 @@ class ContainerTasks:
         return self._state_after(before)
 
     def wait(self, request: OneContainer, run: RunContext) -> ContainerExited:
-        container = describe(self._engine, request.container)
+        container = describe(self.engine, request.container)
         while True:
             stop_if_ended(run)
-            ended = self._engine.wait(container.docker_id, seconds=_WAIT_SECONDS)
+            ended = self.engine.wait(container.docker_id, seconds=_WAIT_SECONDS)
             after = self._state_after(container).container  # raises where the Engine does not answer
             if ended is not None:
                 error = (ended.get("Error") or {}).get("Message", "")
@@ -114,20 +115,20 @@ class ContainerTasks:
     def restarted(self, request: StopContainer, *, claim: Claim, since: datetime) -> ContainerState | None:
         """Return the container if it was started after `since`; None if it has to be restarted (still, or stopped in
         the middle of it)."""
-        container = describe(self._engine, request.container)
+        container = describe(self.engine, request.container)
         if container.state == "running" and container.started is not None and container.started >= since:
             return ContainerState(container=container)
         return None
 
     def _to_act_on(self, request: OneContainer) -> Container:
-        container = describe(self._engine, request.container)
-        self._grants.require_managed(container)
+        container = describe(self.engine, request.container)
+        self.grants.require_managed(container)
         return container
 
     def _state_after(self, before: Container) -> ContainerState:
         """Return the container as it is now; one made with `--rm` goes away when it stops, and is then "removing"."""
         try:
-            return ContainerState(container=describe(self._engine, before.docker_id))
+            return ContainerState(container=describe(self.engine, before.docker_id))
         except errors.EngineRefused as exc:
             if exc.kind != "no_such_container":
                 raise

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Mapping
 
-from fleet.contracts import Performer, containers, hosts
+from fleet.contracts import container_output, containers, hosts, images
 from fleet.contracts.hosts import Facts
 from workers.host.settling import Reconcile
+from workers.host.streams import OwnPerformer
 from workers.host.tasks import hosts as host_tasks
 from workers.host.tasks.containers import ContainerTasks
+from workers.host.tasks.following import FollowingTasks
+from workers.host.tasks.images import ImageTasks
 
 
-def performers(detect: Callable[[], Facts], on_containers: ContainerTasks) -> Mapping[str, Performer]:
+def performers(detect: Callable[[], Facts], on_containers: ContainerTasks) -> Mapping[str, OwnPerformer]:
     """Return the function for each of Fleet's own contracts, by the contract's name."""
+    following = FollowingTasks(on_containers.engine, on_containers.grants)
+    on_images = ImageTasks(on_containers.engine)
     return {
         hosts.PING.name: host_tasks.ping,
         hosts.FACTS.name: host_tasks.facts(detect),
@@ -24,6 +29,11 @@ def performers(detect: Callable[[], Facts], on_containers: ContainerTasks) -> Ma
         containers.KILL.name: on_containers.kill,
         containers.REMOVE.name: on_containers.remove,
         containers.WAIT.name: on_containers.wait,
+        container_output.LOGS.name: following.logs,
+        container_output.STATS.name: following.stats,
+        images.LIST.name: on_images.list,
+        images.PULL.name: on_images.pull,
+        images.REMOVE.name: on_images.remove,
     }
 
 
@@ -33,4 +43,5 @@ def reconcilers(on_containers: ContainerTasks) -> Mapping[str, Reconcile]:
         containers.RESTART.name: on_containers.restarted,
         containers.CREATE.name: on_containers.created,
         containers.REMOVE.name: on_containers.removed,
+        images.REMOVE.name: ImageTasks(on_containers.engine).removed,
     }

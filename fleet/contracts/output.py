@@ -1,0 +1,37 @@
+"""Output: what a run says while it runs, entry by entry, in a stream of its own on the broker.
+
+The stream holds the newest entries only, so that neither a run that says much nor a reader who is slow fills the
+broker. Every entry tells how much was said before it: a reader who missed something knows how much, and says so.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: The newest entries that a stream holds, and the longest text of one, in bytes: 4 MiB a run, with credential and
+#: signature beside each text.
+MOST_ENTRIES = 256
+LARGEST_ENTRY_BYTES = 14 * 1024
+#: How long a stream is kept after the last entry, in seconds.
+TTL_SECONDS = 600
+
+
+class Entry(BaseModel):
+    """One entry. Its place in the stream is its attempt and its number, `<attempt>-<number>`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: int = 1
+    attempt: int = Field(ge=1)
+    #: 1, 2, 3 … within the attempt
+    number: int = Field(ge=1)
+    #: lines that the attempt said before this entry, dropped ones too
+    before: int = Field(0, ge=0)
+    #: lines in this entry; 0 where its kind has none
+    lines: int = Field(0, ge=0)
+    #: unix seconds by the broker's clock as the host knows it
+    at: float = Field(allow_inf_nan=False)
+    #: "text" ({"pieces": [["stdout" or "stderr", text], …]}; pieces go on where the former left off), or another word
+    #: of the contract's own
+    kind: str = Field(max_length=32)
+    data: dict[str, Any]
