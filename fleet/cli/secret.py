@@ -23,9 +23,9 @@ _COLUMNS = (
 
 @click.group("secret", cls=Group)
 def group() -> None:
-    """Keep, list and remove secrets: values that containers get as files below /run/secrets.
+    """Keep, list and remove secrets of containers.
 
-    A value is kept sealed by the control plane, and goes sealed to the host that makes the container. It is never shown
+    A container gets those that its spec names, as files below /run/secrets. A value is kept sealed by the control plane, and goes sealed to the host that makes the container. It is never shown
     again.
     """
 
@@ -33,7 +33,7 @@ def group() -> None:
 @group.command(
     "create",
     examples=(
-        "fleet secret create db-password < password.txt",
+        "fleet secret create db-password",
         "fleet secret create tls-key --from-file server.key -l env=prod --principal deploy-bot",
         "fleet secret create db-password --from-file new.txt --replace",
     ),

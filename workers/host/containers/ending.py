@@ -1,17 +1,10 @@
-"""Ending: whether somebody has asked for the end of a run that is carried out."""
-
-from typing import Any
+"""Ending: the end of a run that is carried out, where somebody has asked for it."""
 
 from fleet import errors
+from workers.host.streams import StreamedRun
 
 
-def ended(run: Any) -> bool:
-    """Say whether a run is over, by a cancel or a time limit, while its function is still at work."""
-    says = getattr(run, "ended", None)
-    return bool(says()) if callable(says) else False
-
-
-def stop_if_ended(run: Any) -> None:
-    """Raise `errors.TaskCancelled` in the function of a run that is over."""
-    if ended(run):
+def stop_if_ended(run: StreamedRun | None) -> None:
+    """Raise `errors.TaskCancelled` in the function of a run that is to end; None is one that nobody can end."""
+    if run is not None and run.ended():
         raise errors.TaskCancelled("it was ended before it was done")

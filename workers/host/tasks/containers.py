@@ -102,7 +102,7 @@ class ContainerTasks:
         )
         return self._state_after(before)
 
-    def wait(self, request: OneContainer, run: RunContext) -> ContainerExited:
+    def wait(self, request: OneContainer, run: StreamedRun) -> ContainerExited:
         container = describe(self.engine, request.container)
         while True:
             stop_if_ended(run)

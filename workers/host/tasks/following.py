@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from fleet import errors
 from fleet.contracts.container_output import (
     MOST_IN_ENTRY,
     Logs,
@@ -13,6 +12,7 @@ from fleet.contracts.container_output import (
     UsageEntry,
 )
 from workers.host.containers import following, usage
+from workers.host.containers.ending import stop_if_ended
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
 from workers.host.containers.listing import describe, from_summary, with_details
@@ -37,7 +37,7 @@ class FollowingTasks:
         terminal = following.has_terminal(details)
         for part in following.read(self._engine, container.docker_id, terminal=terminal, wish=request, run=run):
             teller.tell(part)
-        _raise_if_ended(run)
+        stop_if_ended(run)
         if not request.follow:
             return LogsEnd(lines=teller.lines, ended="read")
         return LogsEnd(lines=teller.lines, ended="unfollowed" if run.unfollowed() else "stopped")
@@ -53,7 +53,7 @@ class FollowingTasks:
             after = self._samples(ids)
             found = [usage.between(before.get(docker_id, {}), sample) for docker_id, sample in after.items()]
             before, look = after, look + 1
-            _raise_if_ended(run)
+            stop_if_ended(run)
             _tell(run, look, found)
             if not request.follow:
                 return StatsEnd(usage=tuple(found))
@@ -76,8 +76,3 @@ def _tell(run: StreamedRun, look: int, found: Sequence[Usage]) -> None:
         part = tuple(found[start : start + MOST_IN_ENTRY])
         entry = UsageEntry(look=look, last=start + MOST_IN_ENTRY >= len(found), usage=part)
         run.write("usage", entry.model_dump(mode="json"))
-
-
-def _raise_if_ended(run: StreamedRun) -> None:
-    if run.ended():
-        raise errors.TaskCancelled("it was ended")
