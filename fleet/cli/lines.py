@@ -102,6 +102,7 @@ def _pieces(said: "Said") -> list[tuple[str, str]]:
 
 def _safe(line: str, stream: IO[str]) -> str:
     if not stream.isatty():
-        return line
+        encoding = stream.encoding or "utf-8"
+        return line.encode(encoding, "replace").decode(encoding)
     # A tab moves to the right only, and many logs are set with them.
     return "\t".join(redaction.for_terminal(part) for part in line.split("\t"))

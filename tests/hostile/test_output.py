@@ -181,6 +181,28 @@ def test_the_audit_that_is_followed_moves_no_terminal(siege: Siege, spoiled: str
     harmless(on_terminal(siege, "audit", "follow", "-n", "1000", until_said="EVIL"))
 
 
+def test_what_a_run_says_moves_no_terminal(siege: Siege, spoiled: str) -> None:
+    held = siege.held_by_host("h2")
+    key = KeyPair.read(held.private_key.get_secret_value())
+    text = EVIL.replace(f"\n{FORGED_LINE}", "")  # a container may well say such a line
+    told = (
+        ("text", {"pieces": [["stdout", f"{text}\n"], [EVIL, f"{text}\n"], EVIL, [EVIL], [EVIL, 7]]}),
+        ("EVIL\x1b[2J", {EVIL: EVIL}),
+        ("text", {EVIL: EVIL}),
+        ("pull", {"percent": EVIL, "layers": EVIL}),
+    )
+    with siege.thief(held) as thief:
+        for number, (kind, data) in enumerate(told, start=1):
+            entry = json.dumps({"attempt": 1, "number": number, "before": 0, "at": 1.0, "kind": kind, "data": data})
+            fields: Any = signing.sign_output(spoiled, entry, key, held.credential)
+            thief.xadd(names.output(spoiled), fields)
+    harmless(on_terminal(siege, "task", "logs", spoiled))
+    done = siege.command("task", "logs", spoiled, "-o", "jsonl")
+    assert done.returncode == 0, done.stderr
+    assert not CONTROLS.findall(done.stdout)
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
     [(name, "json") for name in COMMANDS] + [("audit list", "jsonl"), ("task list", "jsonl"), ("task show", "yaml")],

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,17 +101,21 @@ def test_whoever_interrupts_the_following_ends_it_on_the_host(cli: Cli, web: Any
     said = following.communicate(timeout=30)
     assert following.returncode == 130, said
     until(lambda: runs(cli, "fleet.containers.logs", "cancelled"), "it has ended there")
-    closed = subprocess.run(
-        f"{' '.join(cli.command('container', 'logs', 'web', '--host', 'edge-7', '-f'))} | head -n 1",
-        shell=True,
-        capture_output=True,
-        text=True,
-        env=cli.environ(),
-        check=False,
-        timeout=60,
-    )
-    assert closed.stdout == "one\n"
     go(web)
+
+
+def test_whoever_closes_the_pipe_ends_the_following_on_the_host(cli: Cli, docker_client: docker.DockerClient) -> None:
+    script = "while :; do echo again; sleep 0.1; done"
+    docker_client.containers.run(IMAGE, ["/bin/sh", "-c", script], name="talker", detach=True, stop_signal="SIGKILL")
+    following = cli.start("container", "logs", "talker", "--host", "edge-7", "-f")
+    assert following.stdout is not None
+    assert following.stdout.readline() == "again\n"
+    before = len(runs(cli, "fleet.containers.logs", "cancelled"))
+    following.stdout.close()
+    assert following.wait(30) == 141
+    until(lambda: len(runs(cli, "fleet.containers.logs", "cancelled")) > before, "it has ended there")
+    assert following.stderr is not None
+    following.stderr.close()
 
 
 def test_what_a_task_says_can_be_read_by_its_id(cli: Cli, web: Any) -> None:
@@ -195,3 +198,15 @@ def test_an_interrupted_pull_ends_on_the_host(cli: Cli, registry: Registry, dock
     assert pulling.returncode == 130
     until(lambda: not registry.link.carrying, "the Engine has let go of the registry")
     until(lambda: runs(cli, "fleet.images.pull", "cancelled"), "it has ended there")
+
+
+def test_a_worker_that_stops_does_not_wait_for_whoever_follows(cli: Cli, fleet_of_three: System, web: Any) -> None:
+    following = cli.start("container", "logs", "web", "--host", "edge-8", "-f")
+    assert following.stdout is not None
+    assert following.stdout.readline() == "one\n"
+    [_control, _edge_7, edge_8, _bare] = fleet_of_three.parts
+    assert edge_8.stop(timeout=20) == 0  # the grace period is 30 s
+    _, err = following.communicate(timeout=30)
+    assert following.returncode == 1
+    assert "because the worker was stopped" in err
+    go(web)

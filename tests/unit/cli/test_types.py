@@ -83,3 +83,22 @@ def test_labels_are_set_and_removed() -> None:
 def test_a_label_change_that_means_nothing_is_refused(words: list[str]) -> None:
     with pytest.raises(click.UsageError):
         types.changes(words)
+
+
+def test_since_is_a_duration_or_a_moment() -> None:
+    assert types.SINCE.convert("10m", None, None) == timedelta(minutes=10)
+    assert types.SINCE.convert("2026-01-02T03:04Z", None, None).isoformat() == "2026-01-02T03:04:00+00:00"
+    for text in ("", "noon", "10"):
+        with pytest.raises(click.BadParameter):
+            types.SINCE.convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "lines"), [("all", "all"), ("0", 0), ("1000", 1000)])
+def test_lines_are_a_number_or_all(text: str, lines: object) -> None:
+    assert types.LINES.convert(text, None, None) == lines
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "few", "99999999", "１"])
+def test_what_is_no_number_of_lines_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no number of lines"):
+        types.LINES.convert(text, None, None)

@@ -5,7 +5,6 @@ from contextlib import suppress
 
 import docker.errors
 import requests
-import urllib3
 from docker.types import CancellableStream
 
 from fleet import errors
@@ -38,7 +37,7 @@ class Answer:
             for chunk in self._response.iter_content(chunk_size=None):
                 if chunk:
                     yield chunk
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, AttributeError, ValueError) as exc:
+        except (requests.RequestException, OSError, AttributeError, ValueError) as exc:
             # AttributeError, ValueError: how urllib3 meets a connection that was closed under its reader
             if self._closed:
                 return
@@ -59,7 +58,7 @@ class Answer:
             self._ending.close()
 
 
-def _is_silence(exc: BaseException) -> bool:
-    while exc.args and isinstance(exc.args[0], BaseException):
-        exc = exc.args[0]
-    return isinstance(exc, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError))
+def _is_silence(exc: BaseException | None) -> bool:
+    while exc is not None and not isinstance(exc, TimeoutError):
+        exc = exc.__cause__ or exc.__context__
+    return exc is not None
