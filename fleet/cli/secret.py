@@ -25,8 +25,8 @@ _COLUMNS = (
 def group() -> None:
     """Keep, list and remove secrets of containers.
 
-    A container gets those that its spec names, as files below /run/secrets. A value is kept sealed by the control plane, and goes sealed to the host that makes the container. It is never shown
-    again.
+    A container gets those that its spec names, as files below /run/secrets. A value is kept sealed by the control
+    plane, and goes sealed to the host that makes the container. It is never shown again.
     """
 
 
@@ -42,7 +42,7 @@ def group() -> None:
 @click.option(
     "--from-file",
     "path",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Where the value is.  [default: the standard input]",
 )
 @click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="Only for hosts with this label.")
@@ -63,7 +63,7 @@ def create(
     from fleet import vault
 
     settings = invocation.current().settings()
-    value = path.read_bytes() if path else _from_stdin()
+    value = _from_file(path) if path else _from_stdin()
     with invocation.control_plane(settings, create=True) as control:
         row = vault.keep(
             control.session,
@@ -102,6 +102,13 @@ def rm(names: tuple[str, ...]) -> None:
         for name in names:
             vault.remove(session, name, by=settings.resolved_principal)
     render.say(f"forgotten: {', '.join(names)}")
+
+
+def _from_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise click.UsageError(f"--from-file {path}: cannot be read ({exc.strerror})") from exc
 
 
 def _from_stdin() -> bytes:

@@ -1,12 +1,11 @@
 """Tasks about images."""
 
-from datetime import datetime
+from typing import Any
 
 from fleet.contracts import RunContext
 from fleet.contracts.images import ImagePulled, ImageRemoved, Images, ListImages, PullImage, RemoveImage
 from workers.host.containers import images
 from workers.host.containers.engine import Engine
-from workers.host.journal import Claim
 from workers.host.streams import StreamedRun
 
 
@@ -26,7 +25,7 @@ class ImageTasks:
     def remove(self, request: RemoveImage, _run: RunContext) -> ImageRemoved:
         return images.remove(self._engine, request.image, force=request.force)
 
-    def removed(self, request: RemoveImage, *, claim: Claim, since: datetime) -> ImageRemoved | None:
+    def removed(self, request: RemoveImage, **_told: Any) -> ImageRemoved | None:
         """Return the reply where the image is gone; None where it still has to be removed."""
         if images.find(self._engine, request.image) is None:
             return ImageRemoved(untagged=(request.image,))
