@@ -26,6 +26,9 @@ ENTRIES = {
     "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
     "host": Entry("fleet.cli.host:group", "List, show, label, pause, drain, rotate and revoke hosts.", _HOSTS),
     "ps": Entry("fleet.cli.ps:command", "List the containers of the hosts.", _HOSTS),
+    "run": Entry(
+        "fleet.cli.container.running:command", "Run a container on one host or on many, and print what it says.", _HOSTS
+    ),
     "container": Entry("fleet.cli.container:group", "Make, start, stop, follow and remove containers.", _HOSTS),
     "image": Entry("fleet.cli.image:group", "Pull, list and remove images.", _HOSTS),
     "push-task": Entry("fleet.cli.push:command", "Push a task to one host, several, or all.", _TASKS),

@@ -1,0 +1,168 @@
+"""`fleet run`: make a container, start it, follow what it says and tell how it ended, as `docker run` does."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import errors
+from fleet.cli import attending, invocation, lines, render, selection
+from fleet.cli.container import flags
+from fleet.cli.container.creating import DRY_RUN, PULL, REPLACE, SETTINGS, made, tell_checked
+from fleet.cli.grammar import Command
+from fleet.cli.tables import Column
+
+if TYPE_CHECKING:
+    from fleet.client import Fleet, Outcome
+    from fleet.contracts import AnyContract
+
+#: What `docker run` exits with where the trouble is not the container's.
+_OURS = 125
+_STARTED = (
+    Column(heading="HOST", value=lambda row: row["host"]),
+    Column(heading="CONTAINER", value=lambda row: made({"container": row["container"], "warnings": row["warnings"]})),
+)
+
+
+@click.command(
+    "run",
+    cls=Command,
+    context_settings=SETTINGS,
+    examples=(
+        "fleet run --host edge-7 --rm busybox:1.36 date",
+        "fleet run -l env=prod -d --name web -p 8080:80 --restart always nginx:1.27",
+        "fleet run --host edge-7 --secret db-password -f backup.yaml",
+    ),
+)
+@selection.options_beside_labels
+@flags.options
+@PULL
+@REPLACE
+@DRY_RUN
+@click.option("-d", "--detach", is_flag=True, help="Return when it has started.")
+@click.option("--rm", "removes", is_flag=True, help="Remove it when it has ended, with its unnamed volumes.")
+@click.argument("image", required=False)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    image: str | None,
+    command: tuple[str, ...],
+    pull: str,
+    replace: bool,
+    dry_run: bool,
+    detach: bool,
+    removes: bool,
+    hosts: tuple[str, ...],
+    selectors: tuple[dict[str, str], ...],
+    all_hosts: bool,
+    **given: Any,
+) -> None:
+    """Run a container on one host or on many, and print what it says.
+
+    Exits with the container's code, 3 where those of several hosts differ, and 125 where Fleet could not run it. Ctrl-C
+    leaves the container running. What a host's own policy does not grant is refused there.
+    """
+    from fleet.client import Fleet
+    from fleet.contracts import containers
+
+    if detach and removes:
+        raise click.UsageError("--rm: somebody has to see the container end; leave out --detach")
+    spec = flags.spec(image, command, given)
+    wanted = {"spec": spec, "start": True, "pull": pull, "replace": replace}
+    containers.CREATE.parse(wanted)
+    if dry_run:
+        ctx.exit(tell_checked(wanted, hosts=hosts, selectors=selectors, all_hosts=all_hosts))
+    where = selection.where(hosts, selectors, all_hosts=all_hosts)
+    with _ours(), Fleet(invocation.current().settings()) as fleet:
+        selection.confirm("Run a container on", fleet.targets(**where), all_hosts=all_hosts)
+        batch = fleet.push(containers.CREATE, **where, arguments=wanted)
+        started = attending.ended(batch)
+        failure = attending.tell_failures(batch, started)
+        there = {outcome.host: outcome.reply["container"]["docker_id"] for outcome in started if outcome.reply}
+        if detach:
+            _tell_started(started)
+            ctx.exit(_OURS if failure else 0)
+        try:
+            _follow(fleet, there)
+        except KeyboardInterrupt:
+            render.say(
+                "the containers go on; `fleet container stop` stops them, `fleet container logs -f` follows them"
+            )
+            raise
+        ended = list(_on_each(fleet, containers.WAIT, there, {}))
+        if removes:
+            removal = {"force": True, "volumes": True}
+            _raise_first(_on_each(fleet, containers.REMOVE, there, removal))
+        ctx.exit(_OURS if failure else _code(ended))
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """Have Fleet's own troubles exit with a code that is no container's."""
+    try:
+        yield
+    except errors.UsageError:
+        raise
+    except errors.FleetError as exc:
+        exc.exit_code = _OURS
+        raise
+
+
+def _follow(fleet: "Fleet", there: Mapping[str, str]) -> None:
+    """Print what the containers say until they have ended."""
+    from fleet.contracts.container_output import LOGS
+
+    batches = []
+    try:
+        for host, docker_id in there.items():
+            wish = {"container": docker_id, "follow": True, "tail": "all"}
+            batches.append(fleet.push(LOGS, on=host, arguments=wish))
+        lines.tell(fleet.output(*(run for batch in batches for run in batch.run_ids)), list(there))
+    except BaseException:
+        for batch in batches:
+            attending.cancel(fleet, batch)
+        raise
+
+
+def _on_each(
+    fleet: "Fleet", contract: "AnyContract", there: Mapping[str, str], arguments: Mapping[str, Any]
+) -> "Iterator[Outcome]":
+    """Push to each host about its own container, and return how that ended."""
+    batches = [
+        fleet.push(contract, on=host, arguments={"container": docker_id, **arguments})
+        for host, docker_id in there.items()
+    ]
+    for batch in batches:
+        yield from batch.wait()
+
+
+def _raise_first(outcomes: "Iterable[Outcome]") -> None:
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def _code(ended: "Sequence[Outcome]") -> int:
+    """Return the exit code of the containers, where it is one."""
+    _raise_first(ended)
+    codes = {int((outcome.reply or {})["exit_code"]) for outcome in ended}
+    return codes.pop() if len(codes) == 1 else errors.PartlyPushed.exit_code
+
+
+def _tell_started(started: "Sequence[Outcome]") -> None:
+    records = [
+        {
+            "host": outcome.host,
+            "docker_id": outcome.reply["container"]["docker_id"],
+            "container": outcome.reply["container"],
+            "warnings": outcome.reply.get("warnings") or [],
+            "run": outcome.run_id,
+        }
+        for outcome in started
+        if outcome.reply
+    ]
+    render.listing(records, columns=_STARTED, key="docker_id", empty="nothing was started")
