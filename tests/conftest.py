@@ -16,6 +16,7 @@ pytest_plugins = (
     "tests.services.tls",
     "tests.services.browser",
     "tests.services.docker",
+    "tests.services.memory",
     "tests.services.wheels",
     "tests.services.system",
     "tests.services.locked",

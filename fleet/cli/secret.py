@@ -14,7 +14,9 @@ _COLUMNS = (
     Column(heading="SECRET", value=lambda row: row["id"]),
     Column(heading="VERSION", value=lambda row: row["version"], right=True),
     Column(heading="BYTES", value=lambda row: row["size"], right=True),
-    Column(heading="HOSTS", value=lambda row: tables.labels(row["selectors"]) if row["selectors"] else "all", shrinks=True),
+    Column(
+        heading="HOSTS", value=lambda row: tables.labels(row["selectors"]) if row["selectors"] else "all", shrinks=True
+    ),
     Column(heading="PRINCIPALS", value=lambda row: ", ".join(row["principals"]) or "all", shrinks=True),
     Column(heading="CHANGED", value=lambda row: when.ago(row["created_at"])),
     Column(heading="BY", value=lambda row: row["created_by"], shrinks=True, from_width=100),

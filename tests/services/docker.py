@@ -31,7 +31,7 @@ def busybox_root() -> bytes:
         entry = tarfile.TarInfo("bin/busybox")
         entry.size, entry.mode = len(binary), 0o755
         archive.addfile(entry, io.BytesIO(binary))
-        for applet in ("sh", "sleep", "cat", "ls", "httpd", "true", "false"):
+        for applet in ("sh", "sleep", "cat", "ls", "echo", "httpd", "true", "false"):
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)

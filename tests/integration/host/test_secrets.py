@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +28,17 @@ def backend() -> str:
 
 
 @pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory on a tmpfs."""
-    place = Path("/dev/shm") / f"fleet-test-{os.getpid()}-{time.monotonic_ns()}"
-    yield place
-    shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.fixture
-def fleet(system: System, docker_engine: PrivateEngine, memory: Path) -> System:
+def fleet(system: System, docker_engine: PrivateEngine, on_tmpfs: Path) -> System:
     """edge-1 with a Docker Engine, and a secret."""
     system.start_control()
     system.enroll("edge-1", labels={"env": "prod"})
-    start_worker(system, docker_engine, memory)
+    start_worker(system, docker_engine, on_tmpfs)
     keep(system, "db-password")
     return system
 
 
-def start_worker(system: System, engine: PrivateEngine, memory: Path) -> Any:
-    return system.start_worker("edge-1", FLEET_DOCKER_URL=engine.url, FLEET_SECRETS_DIR=str(memory))
+def start_worker(system: System, engine: PrivateEngine, on_tmpfs: Path) -> Any:
+    return system.start_worker("edge-1", FLEET_DOCKER_URL=engine.url, FLEET_SECRETS_DIR=str(on_tmpfs))
 
 
 def keep(system: System, name: str, *words: str, value: str = VALUE) -> "subprocess.CompletedProcess[str]":
@@ -92,13 +82,13 @@ def holding(directory: Path, text: str) -> list[Path]:
 
 
 def test_a_secret_is_a_file_that_its_container_alone_reads_and_lies_nowhere_else(
-    fleet: System, docker_client: docker.DockerClient, docker_engine: PrivateEngine, memory: Path
+    fleet: System, docker_client: docker.DockerClient, docker_engine: PrivateEngine, on_tmpfs: Path
 ) -> None:
     docker_id = made(
         fleet, user="1000:1000", secrets=[{"name": "db-password"}, {"name": "db-password", "file": "other"}]
     )
     assert in_container(docker_client, docker_id, "cat", "/run/secrets/db-password") == VALUE
-    (other,) = memory.rglob("other")
+    (other,) = on_tmpfs.rglob("other")
     assert (other.stat().st_mode & 0o7777, other.stat().st_uid, other.stat().st_gid) == (0o400, 1000, 1000)
     code, output = docker_client.containers.get(docker_id).exec_run(
         ["sh", "-c", "echo x > /run/secrets/more"], user="0"
@@ -106,7 +96,7 @@ def test_a_secret_is_a_file_that_its_container_alone_reads_and_lies_nowhere_else
     assert (code != 0, "Read-only" in output.decode()) == (True, True)
 
     assert VALUE not in json.dumps(docker_client.api.inspect_container(docker_id))
-    assert len(holding(memory, VALUE)) == 2
+    assert len(holding(on_tmpfs, VALUE)) == 2
     assert holding(fleet.directory, VALUE) == []
     assert holding(docker_engine.socket.parent, VALUE) == []
     dump = json.dumps([event.data for event in fleet.events("secrets.issued")])
@@ -115,12 +105,12 @@ def test_a_secret_is_a_file_that_its_container_alone_reads_and_lies_nowhere_else
 
     removed = fleet.command("container", "rm", "api", "--host", "edge-1", "--force")
     assert removed.returncode == 0, removed.stderr
-    assert holding(memory, VALUE) == []
+    assert holding(on_tmpfs, VALUE) == []
     assert list((fleet.directory / "hosts" / "edge-1" / "secrets").iterdir()) == []
 
 
 def test_after_a_reboot_the_files_are_back_and_the_container_runs_again(
-    fleet: System, docker_client: docker.DockerClient, docker_engine: PrivateEngine, memory: Path
+    fleet: System, docker_client: docker.DockerClient, docker_engine: PrivateEngine, on_tmpfs: Path
 ) -> None:
     docker_id = made(fleet, user="1000:1000", restart="always", secrets=[{"name": "db-password"}])
     stays = made(fleet, name="stopped", restart="unless-stopped", secrets=[{"name": "db-password"}])
@@ -128,22 +118,22 @@ def test_after_a_reboot_the_files_are_back_and_the_container_runs_again(
     assert fleet.parts[-1].stop() == 0
     os.kill(docker_engine.daemon_pid, signal.SIGKILL)
     docker_engine.await_end()
-    shutil.rmtree(memory)
+    shutil.rmtree(on_tmpfs)
     docker_engine.start()
     assert docker_client.containers.get(docker_id).status != "running", "the Engine could not start it"
-    start_worker(fleet, docker_engine, memory)
+    start_worker(fleet, docker_engine, on_tmpfs)
     until(lambda: docker_client.containers.get(docker_id).status == "running", "it runs again", timeout=20)
     assert in_container(docker_client, docker_id, "cat", "/run/secrets/db-password") == VALUE
     assert docker_client.containers.get(stays).status == "exited"
 
 
 def test_what_docker_rm_takes_away_leaves_no_secret_behind(
-    fleet: System, docker_client: docker.DockerClient, memory: Path
+    fleet: System, docker_client: docker.DockerClient, on_tmpfs: Path
 ) -> None:
     docker_id = made(fleet, secrets=[{"name": "db-password"}])
-    assert holding(memory, VALUE)
+    assert holding(on_tmpfs, VALUE)
     docker_client.containers.get(docker_id).remove(force=True)
-    until(lambda: not holding(memory, VALUE), "its secret is gone, too")
+    until(lambda: not holding(on_tmpfs, VALUE), "its secret is gone, too")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +148,7 @@ def test_what_docker_rm_takes_away_leaves_no_secret_behind(
 def test_a_secret_that_may_not_be_had_makes_no_container(
     fleet: System,
     docker_client: docker.DockerClient,
-    memory: Path,
+    on_tmpfs: Path,
     *,
     words: tuple[str, ...] | None,
     kind: str,
@@ -171,7 +161,7 @@ def test_a_secret_that_may_not_be_had_makes_no_container(
     (run,) = json.loads(done.stdout)["runs"]
     assert (run["error"]["kind"], said in run["error"]["message"]) == (kind, True)
     assert docker_client.containers.list(all=True) == []
-    assert holding(memory, VALUE) == []
+    assert holding(on_tmpfs, VALUE) == []
     assert fleet.events("secrets.refused")
 
 

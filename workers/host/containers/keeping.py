@@ -13,8 +13,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -83,13 +83,13 @@ class SecretFiles:
     def write(self, run_id: str, values: Mapping[str, bytes]) -> Path:
         """Write a run's files, for root alone; return the directory that is to be bound into its container."""
         self.require_memory()
-        with self._lock:
+        with self._lock, self._translated():
             self._in_hand.add(run_id)
-            return self._write(run_id, values, uid=0, gid=0)
+            return self._write(run_id, values, uid=os.geteuid(), gid=os.getegid())
 
     def settle(self, run_id: str, *, docker_id: str, uid: int, gid: int) -> None:
         """Give the files to the container's user, and keep what makes them again, before the container starts."""
-        with self._lock:
+        with self._lock, self._translated():
             place = self._place(run_id)
             values = {each.name: each.read_bytes() for each in place.iterdir()}
             _own(place, uid, gid)
@@ -123,6 +123,16 @@ class SecretFiles:
                 log.info("secrets.removed", run=stray)
             lost = [run for run in runs if not self._place(run).exists() and self._record(run).exists()]
             return [kept for run in lost if (kept := self._restore(run))]
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise errors.LocalFault(
+                f"secrets directory {self.directory}: {exc.strerror}",
+                remedy="secrets take a worker that is root, and room on that tmpfs (FLEET_SECRETS_DIR)",
+            ) from exc
 
     def _restore(self, run_id: str) -> Kept | None:
         try:
