@@ -5,7 +5,7 @@ On a terminal everything is escaped that could move, recolor or reorder it; a pi
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fleet import redaction
 from fleet.cli import invocation, render, steps
@@ -100,7 +100,7 @@ def _pieces(said: "Said") -> list[tuple[str, str]]:
     ]
 
 
-def _safe(line: str, stream: IO[str]) -> str:
+def _safe(line: str, stream: TextIO) -> str:
     if not stream.isatty():
         encoding = stream.encoding or "utf-8"
         return line.encode(encoding, "replace").decode(encoding)
