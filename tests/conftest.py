@@ -22,6 +22,7 @@ pytest_plugins = (
     "tests.services.locked",
     "tests.services.sessions",
     "tests.services.proxy",
+    "tests.services.recorded_engine",
     "tests.services.registry",
     "tests.services.offered",
     "tests.hostile.siege",
