@@ -43,12 +43,15 @@ _UNKNOWN = {
 
 
 @click.command(
-    "ps", cls=Command, examples=("fleet ps", "fleet ps --host edge-7 --running", "fleet ps -l env=prod -o json")
+    "ps",
+    cls=Command,
+    examples=("fleet ps", "fleet ps --host edge-7 --running", "fleet ps --managed", "fleet ps -l env=prod -o json"),
 )
 @click.option("--host", "hosts", type=HOST_ID, multiple=True, help="Only this host; may be repeated.")
 @click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="Only hosts with this label.")
 @click.option("--running", is_flag=True, help="Only containers that run.")
-def command(*, hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], running: bool) -> None:
+@click.option("--managed", is_flag=True, help="Only containers that Fleet made.")
+def command(*, hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], running: bool, managed: bool) -> None:
     """List the containers of the hosts, as their workers say now.
 
     A host whose worker is not here is listed as unknown: what it runs, nobody can say.
@@ -60,7 +63,12 @@ def command(*, hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], ru
     with Fleet(invocation.current().settings()) as fleet:
         chosen = _chosen(fleet, hosts, types.merge(selectors))
         found = _inventories(fleet, chosen)
-    records = [record for host in chosen for record in found[host] or () if not running or record["state"] == "running"]
+    records = [
+        record
+        for host in chosen
+        for record in found[host] or ()
+        if (not running or record["state"] == "running") and (not managed or record["managed"])
+    ]
     unknown = [host for host in chosen if found[host] is None]
     rows = sorted([*records, *({"host": host, **_UNKNOWN} for host in unknown)], key=lambda row: row["host"])
     whole = {"containers": records, "unknown": unknown}

@@ -68,6 +68,7 @@ def container(host_id: str, row: "Container") -> dict[str, Any]:
         "health": row.health,
         "ports": [port.model_dump(mode="json") for port in row.ports],
         "labels": row.labels,
+        "managed": row.managed,
         "created": row.created,
         "started": row.started,
     }
