@@ -67,6 +67,7 @@ def test_a_container_lives_on_two_hosts_and_nothing_of_it_is_left(
     value = tmp_path / "value"
     value.write_text(VALUE)
     assert cli("secret", "create", "key", "--from-file", str(value)).code == 0
+    value.unlink()
     made = cli(
         *("container", "create", "-l", "env=prod", "--name", "api", "--secret", "key", "-e", "WHO=two", "--json"),
         *("-v", "data:/data", "--stop-signal", "KILL", IMAGE, "sh", "-c", SCRIPT),
