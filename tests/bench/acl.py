@@ -18,6 +18,7 @@ from typing import Self
 
 import redis
 
+from fleet import address
 from fleet.broker.connection import connect
 from fleet.security import acl, broker_users
 from tests.services.broker import ADMIN, ADMIN_PASSWORD, Broker, serve
@@ -56,7 +57,8 @@ class Beside:
 
 
 def patient(broker: Broker) -> "redis.Redis":
-    return connect(broker.url_for(ADMIN, ADMIN_PASSWORD), name="bench", timeout=timedelta(seconds=120))
+    found = address.parse(broker.url_for(ADMIN, ADMIN_PASSWORD))
+    return connect(found, name="bench", timeout=timedelta(seconds=120))
 
 
 @contextmanager
