@@ -19,6 +19,7 @@ pytest_plugins = (
     "tests.services.memory",
     "tests.services.wheels",
     "tests.services.system",
+    "tests.services.three_hosts",
     "tests.services.locked",
     "tests.services.sessions",
     "tests.services.proxy",

@@ -171,7 +171,7 @@ def _environment(given: Mapping[str, Any]) -> dict[str, str]:
 
 def _split(text: str, mark: str, flag: str, form: str) -> tuple[str, str]:
     before, found, after = text.partition(mark)
-    if not found or not before:
+    if not found or not before or any(map(str.isspace, before)):
         raise click.UsageError(f"{flag} {text!r}: write {form}")
     return before, after
 
