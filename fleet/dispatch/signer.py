@@ -30,6 +30,8 @@ class Signer:
         told = Statement.model_validate_json(SignedStatement.model_validate_json(held.trust).text)
         self.trust = Trust(told)
         self._lock = threading.Lock()
+        #: the statement that was read last: the same one comes with every push
+        self._heard = held.trust
         self._credential = held.credential
         remedy = _ROTATE.format(name=held.name)
         try:
@@ -57,8 +59,10 @@ class Signer:
         with self._lock:
             known = self._held
             try:
-                if statement and self.trust.learn(statement):
-                    self._held = self._held.model_copy(update={"trust": statement})
+                if statement and statement != self._heard:
+                    if self.trust.learn(statement):
+                        self._held = self._held.model_copy(update={"trust": statement})
+                    self._heard = statement
                 if credential and credential != self._credential:
                     found = self.trust.principal(credential)
                     if found.key == self._key.public and found.name == self.name and self._newer(found):
