@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
-from fleet import audit, canonical, clock, db, errors, inventory, keyring, names
-from fleet.contracts import Risk
+from fleet import audit, canonical, clock, db, errors, inventory, keyring, names, runs
+from fleet.contracts import Risk, containers
 from fleet.contracts.control import SecretsIssued
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.secrets import LARGEST, MOST, SECRET_NAME, SecretRef, SecretsWanted
 from fleet.keyring import Keyring
-from fleet.models import Host, Membership, Secret
+from fleet.models import Host, Membership, Run, Secret
 from fleet.security import sealing, signing
 from fleet.security.identity import PrincipalIdentity
 
@@ -34,13 +34,14 @@ def keep(
     ring: Keyring,
     by: str,
     selectors: Mapping[str, str] | None = None,
-    principals: Sequence[str] = (),
+    principals: Sequence[str] | None = None,
     replace: bool = False,
 ) -> Secret:
     """Keep a value under a name; with `replace`, in the place of the one that is there.
 
-    `selectors` are the labels of hosts that may get it, `principals` who may have it put into containers; without
-    them, all may. Raises `errors.InvalidValue`, and `errors.Refused` where there is one of that name.
+    `selectors` are the labels of hosts that may get it, `principals` who may have it put into containers; empty ones
+    are all, and None leaves that as it is (a new one is for all). Raises `errors.InvalidValue`, and `errors.Refused`
+    where there is one of that name.
     """
     if not SECRET_NAME.fullmatch(name):
         raise errors.InvalidValue(
@@ -64,8 +65,10 @@ def keep(
     row = row or Secret(id=name, sealed="", key="", size=0, version=0, created_at=clock.now(), created_by=by)
     row.sealed, row.key = _sealed(value, ring), ring.newest.public
     row.size, row.version, row.created_at, row.created_by = len(value), row.version + 1, clock.now(), by
-    row.selectors = inventory.check_labels(selectors or {})
-    row.principals = [names.principal(each) for each in principals]
+    if selectors is not None:
+        row.selectors = inventory.check_labels(selectors)
+    if principals is not None:
+        row.principals = [names.principal(each) for each in principals]
     session.add(row)
     data = {"secret": name, "version": row.version, "selectors": row.selectors, "principals": row.principals}
     audit.record(session, event="secret.kept", actor=names.principal_sender(by), data=data)
@@ -99,9 +102,17 @@ def seal_anew(session: Session, ring: Keyring) -> int:
     return len(former)
 
 
-def issue(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, *, ring: Keyring) -> SecretsIssued:
-    """Return what a host is to be told that wants the secrets of a run; on record either way."""
+def issue(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, *, ring: Keyring) -> SecretsIssued | None:
+    """Return what a host is to be told that wants the secrets of a run; on record either way.
+
+    None for a run that is not on record yet: its principal's word of it may be under way.
+    """
+    run = session.get(Run, run_id)
+    if run is None:
+        return None
     try:
+        if runs.is_final(run.state):  # or a host could ask for ever, and hear of values that came later
+            raise _Refused("not_permitted", "the run is over")
         asked = _asked(session, host_id, run_id, wanted, ring)
         values = {name: base64.b64encode(_value(row, ring)).decode() for name, row in asked.items()}
         sealed = sealing.seal(json.dumps(values).encode(), wanted.seal_to)
@@ -158,8 +169,10 @@ def _signed(
         form = (message.get("content-type"), message.get("content-encoding"))
         principal = signing.check_message(headers, body, form=form, trust=trust)
         envelope = Envelope.model_validate(headers[HEADER])
-        if headers.get("id") != run_id or envelope.host != host.id or envelope.host_key not in host.keys:
-            raise _Refused("not_trusted", "the message is not that run's, on this host")
+        if (headers.get("id"), headers.get("task"), envelope.host) != (run_id, containers.CREATE.name, host.id):
+            raise _Refused("not_trusted", "the message does not make that run's container on this host")
+        if envelope.host_key not in host.keys:
+            raise _Refused("not_trusted", "it was pushed to another key of this host; push it again")
         if principal.name != envelope.submitted_by:
             raise _Refused("not_trusted", "the message is pushed in another's name")
         _args, arguments, _embed = canonical.read(body)

@@ -1,7 +1,9 @@
 """`fleet secret`: what containers get as files, and nobody sees."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,14 +12,21 @@ from fleet.cli.grammar import Group
 from fleet.cli.tables import Column
 from fleet.cli.types import HOST_ID, SELECTOR
 
+
+def _hosts(row: Mapping[str, Any]) -> str:
+    return tables.labels(row["selectors"]) if row["selectors"] else "all"
+
+
+def _principals(row: Mapping[str, Any]) -> str:
+    return ", ".join(row["principals"]) or "all"
+
+
 _COLUMNS = (
     Column(heading="SECRET", value=lambda row: row["id"]),
     Column(heading="VERSION", value=lambda row: row["version"], right=True),
     Column(heading="BYTES", value=lambda row: row["size"], right=True),
-    Column(
-        heading="HOSTS", value=lambda row: tables.labels(row["selectors"]) if row["selectors"] else "all", shrinks=True
-    ),
-    Column(heading="PRINCIPALS", value=lambda row: ", ".join(row["principals"]) or "all", shrinks=True),
+    Column(heading="HOSTS", value=_hosts, shrinks=True),
+    Column(heading="PRINCIPALS", value=_principals, shrinks=True),
     Column(heading="CHANGED", value=lambda row: when.ago(row["created_at"])),
     Column(heading="BY", value=lambda row: row["created_by"], shrinks=True, from_width=100),
 )
@@ -49,6 +58,7 @@ def group() -> None:
 )
 @click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="Only for hosts with this label.")
 @click.option("--principal", "principals", type=HOST_ID, multiple=True, help="Only for containers of this principal.")
+@click.option("--for-all", is_flag=True, help="Lift what limits there are: for all hosts and principals.")
 @click.option("--replace", is_flag=True, help="Give a secret that is there a new value.")
 def create(
     *,
@@ -56,13 +66,18 @@ def create(
     path: Path | None,
     selectors: tuple[dict[str, str], ...],
     principals: tuple[str, ...],
+    for_all: bool,
     replace: bool,
 ) -> None:
     """Keep a secret. Its value is all bytes of the file, or of the standard input; it is never an argument.
 
-    Containers that are there keep the value that they were made with.
+    With --replace it stays for whom it was, unless that is said anew. Containers that are there keep the value that
+    they were made with.
     """
     from fleet import vault
+
+    if for_all and (selectors or principals):
+        raise click.UsageError("--for-all: takes neither -l nor --principal")
 
     settings = invocation.current().settings()
     value = _from_file(path) if path else _from_stdin()
@@ -73,12 +88,19 @@ def create(
             value,
             ring=control.ring,
             by=settings.resolved_principal,
-            selectors=types.merge(selectors),
-            principals=principals,
+            selectors={} if for_all else types.merge(selectors),
+            principals=() if for_all else principals or None,
             replace=replace,
         )
         record = shapes.secret(row)
-    render.detail(record, key="id", rows=[("Secret", name), ("Version", record["version"]), ("Bytes", record["size"])])
+    rows = [
+        ("Secret", name),
+        ("Version", record["version"]),
+        ("Bytes", record["size"]),
+        ("Hosts", _hosts(record)),
+        ("Principals", _principals(record)),
+    ]
+    render.detail(record, key="id", rows=rows)
     if value.endswith(b"\n"):
         render.say("the value ends with a line break, which is part of it (`printf` writes none)")
 

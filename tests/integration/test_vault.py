@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from fleet import audit, clock, db, errors, inventory, names, principals, vault
+from fleet import audit, clock, db, errors, inventory, names, principals, runs, vault
 from fleet.contracts.control import SecretsIssued
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.secrets import LARGEST, SecretsWanted
 from fleet.keyring import Keyring
-from fleet.models import Principal
+from fleet.models import Principal, Run
 from fleet.security import signing
 from fleet.security.identity import Level
 from fleet.security.sealing import Opener
@@ -56,7 +56,7 @@ def introduce(session: Session, name: str, **identity: Any) -> None:
 
 
 def message(
-    run: str, *asked: str, by: str = "alice", host: str = HOST, signed_by: str | None = None, **identity: Any
+    run: str, *asked: str, by: str = "alice", host: str = HOST, task: str = "fleet.containers.create", **identity: Any
 ) -> dict[str, Any]:
     """Return a message that asks for a container with these secrets, as it lies in a host's queue."""
     envelope = Envelope(
@@ -64,13 +64,13 @@ def message(
     ).model_dump(mode="json")
     arguments = {"spec": {"image": "busybox", "secrets": [{"name": name} for name in asked]}}
     made = {
-        "headers": {"id": run, "task": "fleet.containers.create", HEADER: envelope},
+        "headers": {"id": run, "task": task, HEADER: envelope},
         "body": json.dumps([[], arguments, {}]),
         "content-type": "application/json",
         "content-encoding": "utf-8",
     }
     credential = RING.issue(factories.principal(by, **identity))
-    signing.sign_message(made, factories.key(names.principal_sender(signed_by or by)), credential)
+    signing.sign_message(made, factories.key(names.principal_sender(by)), credential)
     return made
 
 
@@ -79,7 +79,11 @@ def wanted(made: dict[str, Any] | str) -> SecretsWanted:
 
 
 def answer(session: Session, made: dict[str, Any] | str, run: str, *, host: str = HOST) -> SecretsIssued:
-    return vault.issue(session, host, run, wanted(made), ring=RING)
+    if session.get(Run, run) is None:
+        runs.apply_many(session, [factories.queued(run)])
+    found = vault.issue(session, host, run, wanted(made), ring=RING)
+    assert found is not None
+    return found
 
 
 def opened(issued: SecretsIssued) -> dict[str, bytes]:
@@ -124,6 +128,38 @@ def test_what_its_principal_has_not_signed_gets_nothing(session: Session, change
     assert (issued.refused, issued.sealed) == ("not_trusted", "")
     assert says in issued.detail
     assert [event.event for event in audit.events(session, limit=1)] == ["secrets.refused"]
+
+
+@pytest.mark.parametrize("task", ["fleet.containers.check", "some.package"])
+def test_a_message_that_makes_no_container_gets_nothing(session: Session, task: str) -> None:
+    run = names.new_run_id(HOST)
+    issued = answer(session, message(run, "password", task=task), run)
+    assert (issued.refused, issued.sealed) == ("not_trusted", "")
+
+
+def test_a_run_that_is_over_gets_nothing_any_more(session: Session) -> None:
+    run = names.new_run_id(HOST)
+    made = message(run, "password")
+    assert answer(session, made, run).sealed
+    runs.apply_many(session, factories.life(run))
+    vault.keep(session, "password", b"another", ring=RING, by="admin", replace=True)
+    issued = answer(session, made, run)
+    assert (issued.refused, issued.detail) == ("not_permitted", "the run is over")
+
+
+def test_a_run_of_which_its_principal_has_said_nothing_yet_is_waited_for(session: Session) -> None:
+    run = names.new_run_id(HOST)
+    assert vault.issue(session, HOST, run, wanted(message(run, "password")), ring=RING) is None
+
+
+def test_a_new_value_stays_for_whom_the_secret_was_unless_it_is_said_anew(session: Session) -> None:
+    introduce(session, "bob")
+    limits: dict[str, Any] = {"selectors": {"env": "prod"}, "principals": ["bob"]}
+    vault.keep(session, "narrow", b"1", ring=RING, by="admin", **limits)
+    row = vault.keep(session, "narrow", b"2", ring=RING, by="admin", replace=True)
+    assert (row.selectors, row.principals) == (limits["selectors"], limits["principals"])
+    row = vault.keep(session, "narrow", b"3", ring=RING, by="admin", replace=True, selectors={}, principals=[])
+    assert (row.selectors, row.principals) == ({}, [])
 
 
 def test_a_host_gets_nothing_by_another_hosts_message_or_another_run(session: Session) -> None:
@@ -180,8 +216,11 @@ def test_limits_of_a_secret_are_kept(session: Session) -> None:
 
 def test_a_key_that_everybody_knows_is_not_sealed_to(session: Session) -> None:
     run = names.new_run_id(HOST)
+    runs.apply_many(session, [factories.queued(run)])
     asked = SecretsWanted(message=json.dumps(message(run, "password")), seal_to="A" * 43)
-    assert vault.issue(session, HOST, run, asked, ring=RING).refused == "not_trusted"
+    issued = vault.issue(session, HOST, run, asked, ring=RING)
+    assert issued
+    assert issued.refused == "not_trusted"
 
 
 def test_what_is_kept_is_sealed_anew_when_the_fleet_has_a_new_key(session: Session) -> None:

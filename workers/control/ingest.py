@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 
 from fleet import db, errors, logs, names
 from fleet.contracts.control import ControlMessage, ReportsAcknowledged, ReportsMissing
-from fleet.contracts.secrets import SecretsWanted
+from fleet.contracts.secrets import ASKED_FOR_SECONDS, SecretsWanted
 from workers.control import reading, recording, watchers
 from workers.control.attending import Attending
 from workers.control.gaps import Gaps
@@ -44,6 +44,8 @@ _BACKOFF_FIRST, _BACKOFF_LONGEST = 0.2, 5.0
 #: Reports of one sender, and of all, in one transaction: the write lock is held for about half a second at most.
 _PER_SENDER, _PER_TURN = 500, 2_000
 _SENDERS_PER_TURN = 100
+#: Questions for secrets that wait at once; whoever is not among them asks again.
+_MOST_WANTED = 1_000
 _MARKS = 1_000
 #: The lease's own renewal may touch its key at the moment of the removal.
 _REMOVAL_TRIES = 10
@@ -88,8 +90,8 @@ class Ingest:
         self._unattended: set[str] = set()
         #: hosts whose key or password has changed
         self._changed: set[str] = set()
-        #: runs whose hosts wait for secrets
-        self._wanted: dict[tuple[str, str], SecretsWanted] = {}
+        #: runs whose hosts wait for secrets, and since when (monotonic)
+        self._wanted: dict[tuple[str, str], tuple[SecretsWanted, float]] = {}
         self._backoff = 0.0
 
     def start(self) -> None:
@@ -118,7 +120,8 @@ class Ingest:
         if released:
             self._unattended |= recorded.unattended
             self._changed |= recorded.changed
-            self._wanted |= recorded.wanted
+            asked = islice(recorded.wanted.items(), max(0, _MOST_WANTED - len(self._wanted)))
+            self._wanted |= {run: (wanted, time.monotonic()) for run, wanted in asked}
         return True
 
     def take(self) -> list[Batch]:
@@ -204,9 +207,9 @@ class Ingest:
         for host in sorted(self._changed):
             self._voice.announce(host, self._client)
             self._changed.discard(host)
-        for (host, run), wanted in list(self._wanted.items()):
-            self._voice.issue(host, run, wanted, self._client)
-            del self._wanted[(host, run)]
+        for (host, run), (wanted, since) in list(self._wanted.items()):
+            if self._voice.issue(host, run, wanted, self._client) or time.monotonic() - since > ASKED_FOR_SECONDS:
+                del self._wanted[(host, run)]
 
     def sweep(self) -> None:
         """Look at every known sender's list, for marks that were lost."""

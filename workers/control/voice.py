@@ -39,12 +39,14 @@ class Voice:
         with db.session(self._engine) as session:
             members.announce_host(session, client, self._keyrings.ring, host)
 
-    def issue(self, host: str, run: str, wanted: SecretsWanted, client: "redis.Redis") -> None:
-        """Tell a host the secrets of a run, sealed to it, or why it does not get them."""
+    def issue(self, host: str, run: str, wanted: SecretsWanted, client: "redis.Redis") -> bool:
+        """Tell a host the secrets of a run, sealed to it, or why it does not get them; return whether it was told."""
         ring = self._keyrings.ring
         with db.session(self._engine) as session:
             answer = vault.issue(session, host, run, wanted, ring=ring)
-            members.tell(session, client, ring, {host: answer})
+            if answer is not None:
+                members.tell(session, client, ring, {host: answer})
+        return answer is not None
 
     def result(self, meta: Mapping[str, Any]) -> str:
         """Return a result as it lies under its key, in the place of a host that says nothing."""

@@ -116,7 +116,9 @@ class Session:
         self._stopping = Stopping(
             self._running, self._gate, grace=settings.stop_grace, wake=self._wake, take_leave=self._take_leave
         )
-        self._on_containers = wire(settings, engine, host=host, journal=self._journal, outbox=self._outbox)
+        self._on_containers = wire(
+            settings, engine, host=host, journal=self._journal, outbox=self._outbox, running=self._running
+        )
         settling = Settling(
             self._endings,
             reconcilers(self._on_containers.tasks),

@@ -21,6 +21,8 @@ log = logs.get(__name__)
 
 #: A question that had no answer for so long was lost with its asker; it is put once more.
 _AGAIN_SECONDS = 8.0
+#: How soon a run that waits notices that it is to end.
+_LOOK_SECONDS = 0.5
 _REMEDIES = {
     "unknown_secret": "`fleet secret list` shows those there are",
     "not_permitted": "`fleet secret list` shows for whom each of them is",
@@ -35,8 +37,12 @@ Message = Callable[[str], str | None]
 class Secrets:
     """Gets the secrets of containers and keeps them (`SecretFiles`). Thread-safe."""
 
-    def __init__(self, files: SecretFiles, *, ask: Ask, message: Message) -> None:
+    def __init__(
+        self, files: SecretFiles, *, ask: Ask, message: Message, is_ended: Callable[[str], bool] = lambda _run: False
+    ) -> None:
+        """`is_ended` says whether a run is to end that waits."""
         self.files = files
+        self._is_ended = is_ended
         self._ask = ask
         self._message = message
         self._changed = threading.Condition()
@@ -106,10 +112,14 @@ class Secrets:
             raise errors.TaskFailed("secrets: what came cannot be opened", kind="secrets_unavailable") from exc
 
     def _await(self, run_id: str, wanted: dict[str, Any]) -> SecretsIssued | None:
-        ends = time.monotonic() + ASKED_FOR_SECONDS
-        while (left := ends - time.monotonic()) > 0:
-            self._ask(run_id, wanted)
+        begun, asked_at = time.monotonic(), float("-inf")
+        while time.monotonic() - begun < ASKED_FOR_SECONDS:
+            if time.monotonic() - asked_at > _AGAIN_SECONDS:
+                asked_at = time.monotonic()
+                self._ask(run_id, wanted)
             with self._changed:
-                if self._changed.wait_for(lambda: self._answers[run_id] is not None, min(left, _AGAIN_SECONDS)):
+                if self._changed.wait_for(lambda: self._answers[run_id] is not None, _LOOK_SECONDS):
                     return self._answers[run_id]
+            if self._is_ended(run_id):
+                raise errors.TaskCancelled("it was ended while it waited for its secrets")
         return None

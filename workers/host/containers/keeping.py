@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,6 +31,7 @@ log = logs.get(__name__)
 _KEEPS = "fleet secrets of containers"
 #: File systems that lie in memory. Both may be swapped out where the machine has swap that is not encrypted.
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_HALF = "."
 _OWNERS_ALONE, _TO_PASS_THROUGH, _TO_READ = 0o700, 0o755, 0o400
 
 
@@ -107,20 +108,30 @@ class SecretFiles:
         """Remove everything of one run."""
         with self._lock:
             self._in_hand.discard(run_id)
-            shutil.rmtree(self._place(run_id), ignore_errors=True)
+            place = self._place(run_id)
+            for each in (place, _half(place)):
+                shutil.rmtree(each, ignore_errors=True)
             self._record(run_id).unlink(missing_ok=True)
 
-    def reconcile(self, runs: Collection[str]) -> list[Kept]:
-        """Leave the files of these runs alone, those whose containers are there; return whose were written again."""
+    def reconcile(self, runs: Collection[str], *, is_there: Callable[[str], bool]) -> list[Kept]:
+        """Leave the files of these runs alone, those whose containers are there; return whose were written again.
+
+        A list of containers may be older than what has been made since, so `is_there` is asked (with the last part of
+        the run's id) before anything is removed.
+        """
         with self._lock:
-            there = {_name(run) for run in runs} | {_name(run) for run in self._in_hand}
+            in_hand = {_name(run) for run in self._in_hand}
+            there = {_name(run) for run in runs} | in_hand
             for stray in {
                 *_listed(self.directory),
                 *(name.removesuffix(".json") for name in _listed(self._state)),
             } - there:
-                shutil.rmtree(self.directory / stray, ignore_errors=True)
-                (self._state / f"{stray}.json").unlink(missing_ok=True)
-                log.info("secrets.removed", run=stray)
+                if not is_there(stray):
+                    shutil.rmtree(self.directory / stray, ignore_errors=True)
+                    (self._state / f"{stray}.json").unlink(missing_ok=True)
+                    log.info("secrets.removed", run=stray)
+            for half in _listed(self.directory, halves=True) - {f"{_HALF}{name}" for name in in_hand}:
+                shutil.rmtree(self.directory / half, ignore_errors=True)
             lost = [run for run in runs if not self._place(run).exists() and self._record(run).exists()]
             return [kept for run in lost if (kept := self._restore(run))]
 
@@ -152,17 +163,21 @@ class SecretFiles:
         place = self._place(run_id)
         self.directory.mkdir(mode=_OWNERS_ALONE, parents=True, exist_ok=True)
         self.directory.chmod(_OWNERS_ALONE)
-        shutil.rmtree(place, ignore_errors=True)
-        half = place.with_name(f".{place.name}")
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(mode=_TO_PASS_THROUGH)
-        half.chmod(_TO_PASS_THROUGH)  # whatever the umask is
-        for name, value in values.items():
-            descriptor = os.open(half / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _TO_READ)
-            with os.fdopen(descriptor, "wb") as opened:
-                opened.write(value)
-        _own(half, uid, gid)
-        half.rename(place)
+        half = _half(place)
+        for each in (place, half):
+            shutil.rmtree(each, ignore_errors=True)
+        try:
+            half.mkdir(mode=_TO_PASS_THROUGH)
+            half.chmod(_TO_PASS_THROUGH)  # whatever the umask is
+            for name, value in values.items():
+                descriptor = os.open(half / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _TO_READ)
+                with os.fdopen(descriptor, "wb") as opened:
+                    opened.write(value)
+            _own(half, uid, gid)
+            half.rename(place)
+        except BaseException:
+            shutil.rmtree(half, ignore_errors=True)
+            raise
         return place
 
     def _seal(self, values: Mapping[str, bytes]) -> str:
@@ -181,10 +196,15 @@ def _name(run_id: str) -> str:
     return run_id.rpartition(":")[2]
 
 
-def _listed(directory: Path) -> list[str]:
+def _half(place: Path) -> Path:
+    """Return where a directory lies that is not whole yet."""
+    return place.with_name(f"{_HALF}{place.name}")
+
+
+def _listed(directory: Path, *, halves: bool = False) -> set[str]:
     with suppress(FileNotFoundError):
-        return [each.name for each in directory.iterdir() if not each.name.startswith(".")]
-    return []
+        return {each.name for each in directory.iterdir() if each.name.startswith(_HALF) is halves}
+    return set()
 
 
 def _own(place: Path, uid: int, gid: int) -> None:

@@ -18,6 +18,7 @@ from workers.host.containers.restoring import Restoring
 from workers.host.containers.undoing import Undoing
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
+from workers.host.running import Running
 from workers.host.tasks.containers import ContainerTasks
 
 
@@ -32,13 +33,20 @@ class OnContainers:
     restoring: Restoring
 
 
-def wire(settings: Settings, engine: Engine, *, host: str, journal: Journal, outbox: Outbox) -> OnContainers:
+def wire(
+    settings: Settings, engine: Engine, *, host: str, journal: Journal, outbox: Outbox, running: Running
+) -> OnContainers:
     """Put it together for a session; raises `errors.SettingsInvalid` for a wrong policy of the host's owner."""
     files = SecretFiles(settings.secrets_dir / host, settings.host_dir(host))
-    secrets = Secrets(files, ask=partial(outbox.ask, Kind.SECRETS_WANTED), message=journal.message)
+    secrets = Secrets(
+        files,
+        ask=partial(outbox.ask, Kind.SECRETS_WANTED),
+        message=journal.message,
+        is_ended=lambda run_id: running.requested(run_id) is not None,
+    )
     interrupted = {claim.run_id for claim in journal.interrupted()}  # the session settles those by itself
     tasks, undoing = tasks_of(settings, engine, host=host, secrets=secrets, interrupted=interrupted)
-    return OnContainers(tasks, undoing, secrets, Restoring(files, engine))
+    return OnContainers(tasks, undoing, secrets, Restoring(files, engine, host=host))
 
 
 def tasks_of(
