@@ -28,9 +28,12 @@ def cli(fleet_of_three: System, docker_engine: PrivateEngine) -> Cli:
 @pytest.fixture
 def web(docker_client: docker.DockerClient) -> Any:
     """A container that says three lines, and a last one when it is told to go on."""
-    says = "echo one; echo oh >&2; printf '\\033[2Jtwo\\tthree\\n'"
+    # the Engine reads the two streams side by side, so that their order takes a moment in between
+    says = "echo one; echo oh >&2; sleep 0.3; printf '\\033[2Jtwo\\tthree\\n'"
     script = f"{says}; while [ ! -e /go ]; do sleep 0.05; done; echo last"
-    return docker_client.containers.run(IMAGE, ["/bin/sh", "-c", script], name="web", detach=True)
+    made = docker_client.containers.run(IMAGE, ["/bin/sh", "-c", script], name="web", detach=True)
+    until(lambda: b"three" in made.logs(), "it has said them")
+    return made
 
 
 def go(web: Any) -> None:
@@ -55,8 +58,9 @@ def test_logs_are_printed_followed_and_ended(cli: Cli, web: Any) -> None:
         ("stderr", "oh"),
         ("stdout", "\x1b[2Jtwo\tthree"),
     }
-    both = cli("container", "logs", "web", "-l", "kind=edge").out.splitlines()
-    assert min(both) == "edge-7 | \x1b[2Jtwo\tthree"
+    both = cli("container", "logs", "web", "-l", "kind=edge")
+    assert both.code == 0, both.err
+    assert min(both.out.splitlines()) == "edge-7 | \x1b[2Jtwo\tthree"
     assert len(both) == 4
 
     code, said = on_terminal(cli, "container", "logs", "web", "--host", "edge-7")
@@ -132,7 +136,9 @@ def test_what_containers_use_is_a_table_or_json(cli: Cli, web: Any) -> None:
     [record] = found
     assert (record["host"], record["name"], record["docker_id"]) == ("edge-7", "web", web.id)
     assert record["memory_bytes"] > 0
-    table = cli("container", "stats", "-l", "kind=edge").out.splitlines()
+    both = cli("container", "stats", "-l", "kind=edge")
+    assert both.code == 0, both.err
+    table = both.out.splitlines()
     assert table[0].split()[:3] == ["HOST", "NAME", "CPU"]
     assert {line.split()[0] for line in table[1:]} == {"edge-7", "edge-8"}
     code, said = on_terminal(cli, "container", "stats", "--host", "edge-7", "--once")
