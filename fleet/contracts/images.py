@@ -21,9 +21,8 @@ _DIGEST = r"[a-zA-Z][a-zA-Z0-9]*(?:[-_+.][a-zA-Z][a-zA-Z0-9]*)*:[0-9a-fA-F]{32,}
 #: What an image is called: [registry/]repository[:tag][@digest], or (a prefix of) its id, which has the form of a name.
 ImageRef = Annotated[
     str,
-    StringConstraints(max_length=512),
     spelled(
-        rf"(?:{_REGISTRY}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::{_TAG})?(?:@{_DIGEST})?",
+        rf"(?!.{{513}})(?:{_REGISTRY}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::{_TAG})?(?:@{_DIGEST})?",
         "image: write [registry/]repository[:tag][@digest], such as registry.example/shop/web:1.2",
     ),
 ]

@@ -91,6 +91,6 @@ def test_what_names_an_image_is_taken_everywhere(name: str) -> None:
 )
 def test_what_names_none_is_refused_everywhere(name: str) -> None:
     for contract in (RemoveImage, PullImage, ContainerSpec):
-        with pytest.raises(ValidationError, match=r"is no image|at most 512") as caught:
+        with pytest.raises(ValidationError, match="is no image") as caught:
             contract(image=name)
         assert [each["loc"] for each in caught.value.errors()] == [("image",)]
