@@ -10,7 +10,7 @@ random id of an enrollment request.
 | `fleet:h:X:ctl`              | list    | principals, control | host X         | none        | messages to the worker itself; never waits behind work |
 | `fleet:h:X:dead`             | list    | host X            | host X         | none        | items that could not be parsed or were refused, newest 1,000 |
 | `fleet:h:X:epoch`            | string  | host X            | host X, control | none        | number of the newest worker session of the host |
-| `fleet:h:X:out:<run>`        | stream  | host X            | principals     | 10 min      | what a run says while it runs, numbered and signed, newest 256 entries |
+| `fleet:h:X:out:<run>`        | stream  | host X            | principals     | 10 min, 60 s after the end | what a run says while it runs, numbered and signed, newest 256 entries; of a host's ended runs the newest 64 MiB |
 | `fleet:presence:X`           | string  | host X            | control, host X | 35 s           | the heartbeat; a missing key means "not connected", which principals may ask |
 | `fleet:inventory:X`          | string  | host X            | principals     | 3 × 60 s    | containers of the host; a missing key means "unknown" |
 | `fleet:reports:X`            | list    | host X            | control        | none        | numbered reports of a host, oldest at the tail |

@@ -113,7 +113,7 @@ def events(task_id: str) -> None:
 @click.argument("task_id")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended, or Ctrl-C; the task goes on.")
 def logs(*, task_id: str, follow: bool) -> None:
-    """Print what a task says, or said: the newest of it, for ten minutes after the last word.
+    """Print what a task says, or said: the newest of it, for a minute after its end.
 
     Containers' logs and statistics and the pull of an image say something; most tasks only have a reply.
     """

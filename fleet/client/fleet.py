@@ -224,9 +224,9 @@ class Fleet:
     def output(self, *run_ids: str, follow: bool = True, timeout: float | None = None) -> Output:
         """Return what runs say while they run, to be iterated over (`Said`), in order for each run.
 
-        With `follow` until all of them have ended, else what is there already: the newest of it, for ten minutes after
-        the last word. Iterating raises `errors.TimedOut` after `timeout` seconds, `errors.BrokerUnavailable`; for what
-        is no run id this raises `errors.InvalidValue`.
+        With `follow` until all of them have ended, else what is there already: the newest of it, for a minute after
+        the run's end, or shorter where many that say much end on one host. Iterating raises `errors.TimedOut` after
+        `timeout` seconds, `errors.BrokerUnavailable`; for what is no run id this raises `errors.InvalidValue`.
         """
         return Output(self.dispatcher, run_ids, follow=follow, timeout=timeout)
 

@@ -31,6 +31,7 @@ from fleet.contracts.container_parts import (
     spelled,
 )
 from fleet.contracts.contract import Request
+from fleet.contracts.images import ImageRef
 from fleet.contracts.quantities import Bytes, Seconds
 from fleet.contracts.secrets import MOST as MOST_SECRETS
 from fleet.contracts.secrets import SecretRef
@@ -43,10 +44,6 @@ OWN_LABELS = "fleet."
 _NO_NETWORKS = ("host", "default")
 _CONTAINER = r"container:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}"
 
-#: An image as `docker pull` takes it, or an id of one that the host has (distribution/reference, shortened).
-ImageRef = Annotated[
-    str, spelled(r"[a-zA-Z0-9\[][a-zA-Z0-9_.:/@\[\]-]{0,511}", "image, such as registry.example/shop/web:1.2")
-]
 #: What the Engine takes for a container's name (moby, daemon/names/names.go).
 ContainerName = Annotated[
     str, spelled(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}", "name: use 2 to 128 letters, digits, '_', '.' and '-'")

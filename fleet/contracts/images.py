@@ -9,11 +9,23 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from fleet.contracts.container_parts import spelled
 from fleet.contracts.contract import Contract, Reply, Request, Restart, Risk
 
-#: What an image is called: [registry/]repository[:tag][@digest], or (a prefix of) its id. The Engine knows the rest of
-#: the grammar (distribution, reference/reference.go).
-ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$", max_length=512)]
+# The grammar of distribution (reference/regexp.go), all of it: the name becomes a path of the Engine's API.
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_TAG = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}"
+_DIGEST = r"[a-zA-Z][a-zA-Z0-9]*(?:[-_+.][a-zA-Z][a-zA-Z0-9]*)*:[0-9a-fA-F]{32,}"
+#: What an image is called: [registry/]repository[:tag][@digest], or (a prefix of) its id, which has the form of a name.
+ImageRef = Annotated[
+    str,
+    spelled(
+        rf"(?!.{{513}})(?:{_REGISTRY}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::{_TAG})?(?:@{_DIGEST})?",
+        "image: write [registry/]repository[:tag][@digest], such as registry.example/shop/web:1.2",
+    ),
+]
 #: os[/architecture[/variant]], as `docker pull --platform` takes it.
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(/[a-z0-9_.]+){0,2}$", max_length=64)]
 

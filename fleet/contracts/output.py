@@ -12,8 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 #: signature beside each text.
 MOST_ENTRIES = 256
 LARGEST_ENTRY_BYTES = 14 * 1024
-#: How long a stream is kept after the last entry, in seconds.
+#: How long a stream is kept after the last entry, in seconds, while its run goes on; and after the run's end.
 TTL_SECONDS = 600
+ENDED_TTL_SECONDS = 60
+#: What the streams of a host's ended runs may hold together; the oldest of them go first.
+MOST_ENDED_BYTES = 64 * 1024**2
 
 
 class Entry(BaseModel):

@@ -83,7 +83,7 @@ KEYS = (
         type="stream",
         writer="host X",
         reader="principals",
-        ttl="10 min",
+        ttl="10 min, 60 s after the end",
         may={"host": "xadd expire", "principal": "xread"},
     ),
     Key(

@@ -10,6 +10,7 @@ import kombu
 from pydantic import SecretStr
 
 from fleet import clock, credentials, names, presence
+from fleet.contracts.output import ENDED_TTL_SECONDS
 from fleet.contracts.presence import Heartbeat
 from fleet.contracts.reports import Kind
 from tests import factories
@@ -111,10 +112,14 @@ def look_after_reports(stage: Stage) -> None:
 
 def say_something(stage: Stage) -> None:
     streams, run_id = Streams(stage.client(), _own(stage), clock=BrokerTime()), names.new_run_id(HOST)
-    streams.open(run_id, 1).say("stdout", "hello\n")
+    stream = streams.open(run_id, 1)
+    stream.say("stdout", "hello\n")
     streams._send()
     assert stage.admin.xlen(names.output(run_id)) == 1
-    assert stage.admin.ttl(names.output(run_id)) > 0
+    assert stage.admin.ttl(names.output(run_id)) > ENDED_TTL_SECONDS
+    stream.close(0)
+    streams._send()
+    assert 0 < stage.admin.ttl(names.output(run_id)) <= ENDED_TTL_SECONDS
 
 
 def beat(stage: Stage) -> None:

@@ -13,12 +13,13 @@ from fleet.broker import results
 from fleet.broker.connection import connect
 from fleet.client import Fleet, Said
 from fleet.clock import BrokerClock
-from fleet.contracts.output import LARGEST_ENTRY_BYTES, MOST_ENTRIES
+from fleet.contracts.output import ENDED_TTL_SECONDS, LARGEST_ENTRY_BYTES, MOST_ENTRIES
 from fleet.security import signing
 from tests import factories
 from tests.services.broker import Broker
 from tests.services.waiting import until
 from workers.host import stream as stream_module
+from workers.host import streams as streams_module
 from workers.host.stream import Stream
 from workers.host.streams import Streams
 
@@ -136,6 +137,56 @@ def test_whoever_comes_late_reads_what_is_there_and_without_following_does_not_w
     with pytest.raises(errors.TimedOut):
         list(fleet.output(run_id, timeout=0.1))
     assert 0 < speaker.client.ttl(names.output(run_id)) <= 600
+
+
+def test_a_stream_stays_for_a_minute_after_its_end_and_for_ten_while_it_goes_on(speaker: Speaker, run_id: str) -> None:
+    key = names.output(run_id)
+    stream = speaker.open(run_id)
+    stream.say("stdout", "one\n")
+    until(lambda: speaker.client.xlen(key) == 1, "it is there")
+    until(lambda: speaker.client.ttl(key) > ENDED_TTL_SECONDS, "it goes on")
+    assert stream.close(5)
+    until(lambda: 0 < speaker.client.ttl(key) <= ENDED_TTL_SECONDS, "it has ended")
+    again = speaker.open(run_id, attempt=2)
+    again.say("stdout", "two\n")
+    until(lambda: speaker.client.ttl(key) > ENDED_TTL_SECONDS, "the next attempt goes on")
+    assert again.close(5)
+    until(lambda: 0 < speaker.client.ttl(key) <= ENDED_TTL_SECONDS, "that has ended, too")
+    assert speaker.client.xlen(key) == 2
+
+
+def test_the_ended_streams_of_a_host_take_so_much_of_the_broker_and_the_oldest_go(
+    speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams_module, "MOST_ENDED_BYTES", 128 * 1024)
+    run_ids = [names.new_run_id(HOST) for _ in range(12)]
+
+    def there() -> list[str]:
+        return [run_id for run_id in run_ids if speaker.client.exists(names.output(run_id))]
+
+    going_on = speaker.open(run_ids[0])
+    assert going_on.close(5)
+    going_on = speaker.open(run_ids[0], attempt=2)  # ended once, and is not to go
+    for run_id in run_ids:
+        stream = going_on if run_id == run_ids[0] else speaker.open(run_id)
+        stream.say("stdout", "x" * 40_000)
+        if stream is going_on:
+            until(lambda: there() == run_ids[:1], "the one that goes on")
+        else:
+            assert stream.close(5)
+            until(lambda: not stream.waits() and stream not in speaker.streams._open(), "its end")  # noqa: B023
+    assert there() == [run_ids[0], *run_ids[-2:]] or there() == [run_ids[0], *run_ids[-3:]]
+    taken = sum(sum(stream_sizes(speaker, run_id)) for run_id in there()[1:])
+    assert taken <= 128 * 1024
+    assert going_on.close(5)
+    until(lambda: speaker.client.ttl(names.output(run_ids[0])) <= ENDED_TTL_SECONDS, "its end")
+    assert there()[0] == run_ids[0], "the newest of them now"
+
+
+def stream_sizes(speaker: Speaker, run_id: str) -> list[int]:
+    """Return the bytes of each entry that the broker holds."""
+    entries: Any = speaker.client.xrange(names.output(run_id))
+    return [sum(len(value.encode()) for value in fields.values()) for _id, fields in entries]
 
 
 def test_a_stream_holds_so_many_entries_and_each_is_so_long_whatever_is_said(

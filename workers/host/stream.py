@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from fleet.contracts.output import LARGEST_ENTRY_BYTES, Entry
+from fleet.contracts.output import LARGEST_ENTRY_BYTES, MOST_ENTRIES, Entry
 
 #: A run may say so much in a second for long, in bytes: a reader who is away for seven seconds misses nothing, and 32
 #: of them take 16 MiB/s of the broker.
@@ -48,6 +48,8 @@ class Stream:
         #: when it was last asked who follows
         self.asked_at = float("-inf")
         self.closed = False
+        #: bytes of each entry that the broker holds
+        self.held: deque[int] = deque(maxlen=MOST_ENTRIES)
         self._wake = wake
         self._now = now
         self._changed = threading.Condition()

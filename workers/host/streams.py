@@ -5,6 +5,9 @@ dropped, the oldest first; every entry tells how many lines there were before it
 
 The broker says of each word on a stream's channel how many hear it. A stream that nobody has followed for 30 s is
 `unfollowed`; whoever wants to know asks, and whoever works for a follower only is told.
+
+The stream of a run that has ended stays for a minute, for readers who are late, and those of a host for no longer than
+they take 64 MiB together: many short runs that say much would fill the broker.
 """
 
 import threading
@@ -19,7 +22,7 @@ import redis
 from fleet import logs, names
 from fleet.clock import BrokerClock
 from fleet.contracts import Reply, RunContext
-from fleet.contracts.output import MOST_ENTRIES, TTL_SECONDS
+from fleet.contracts.output import ENDED_TTL_SECONDS, MOST_ENDED_BYTES, MOST_ENTRIES, TTL_SECONDS
 from workers.host.own import Own
 from workers.host.stream import Stream
 
@@ -75,6 +78,8 @@ class Streams:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: list[Stream] = []
+        #: keys of streams of ended runs → until when the broker has them (monotonic), and their bytes; the oldest first
+        self._ended: dict[str, tuple[float, int]] = {}
         self._news = threading.Event()
         self._stopping = threading.Event()
         self.stopped = threading.Event()
@@ -135,6 +140,7 @@ class Streams:
                 key = names.output(stream.run_id)
                 for number, text in stream.prepared:
                     fields = self._own.sign_output(stream.run_id, text)
+                    stream.held.append(sum(len(value.encode()) for value in fields.values()))
                     pipe.xadd(key, fields, id=f"{stream.attempt}-{number}", maxlen=MOST_ENTRIES, approximate=False)
                 if stream.prepared:
                     pipe.expire(key, TTL_SECONDS)
@@ -148,18 +154,42 @@ class Streams:
                 if isinstance(answer, redis.RedisError) and type(answer) is not redis.ResponseError:
                     raise answer
             stream.sent(now, followers=told[-1])
+        self._let_go(now)
         return any(stream.waits() for stream in self._open())
 
+    def _let_go(self, now: float) -> None:
+        """Let go of streams that are over, and have the broker do so soon."""
+        closed = [stream for stream in self._open() if stream.closed]
+        late = [stream for stream in closed if stream.waits()][:-_MOST_CLOSED]
+        over = [stream for stream in closed if not stream.waits()] + late
+        if not over:
+            return
+        ended = {key: (until, size) for key, (until, size) in self._ended.items() if until > now}
+        for stream in over:
+            _until, before = ended.pop(names.output(stream.run_id), (now, 0))  # by the attempt before
+            ended[names.output(stream.run_id)] = (now + ENDED_TTL_SECONDS, before + sum(stream.held))
+        going_on = {names.output(stream.run_id) for stream in self._open() if not stream.closed}
+        with self._client.pipeline(transaction=False) as pipe:
+            for stream in over:
+                pipe.expire(names.output(stream.run_id), ENDED_TTL_SECONDS)
+            taken = sum(size for _until, size in ended.values())
+            for key in [key for key in ended if key not in going_on]:
+                if taken <= MOST_ENDED_BYTES:
+                    break
+                taken -= ended.pop(key)[1]
+                pipe.expire(key, 0)
+            pipe.execute()
+        self._ended = ended
+        with self._lock:
+            self._streams = [stream for stream in self._streams if stream not in over]
+
     def _look_after(self, *, regained: bool) -> None:
-        """Tell streams that nobody follows, and let go of those that are over."""
+        """Tell streams that nobody follows, and let go of the connection where there are none."""
         for stream in self._open():
             if regained:
                 stream.follow_anew()  # who followed has to find the broker again, too
             stream.look_for_followers()
         with self._lock:
-            over = [stream for stream in self._streams if stream.closed and not stream.waits()]
-            late = [stream for stream in self._streams if stream.closed and stream.waits()][:-_MOST_CLOSED]
-            self._streams = [stream for stream in self._streams if stream not in over and stream not in late]
             if not self._streams:
                 with suppress(redis.RedisError):
                     self._client.connection_pool.disconnect()

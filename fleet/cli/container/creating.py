@@ -1,6 +1,6 @@
 """`fleet container create`: containers by the flags of `docker run`, by a file, or by both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -95,13 +95,18 @@ def tell_checked(
 
     containers.CREATE.parse(wanted)
     where = selection.where(hosts, selectors, all_hosts=all_hosts)
+    # Not even the names of secrets leave for a host that is to judge only: they make no difference to its policy.
+    judged = {name: value for name, value in wanted["spec"].items() if name != "secrets"}
     with Fleet(invocation.current().settings()) as fleet:
-        batch = fleet.push(containers.CHECK, **where, arguments={"spec": wanted["spec"]})
+        batch = fleet.push(containers.CHECK, **where, arguments={"spec": judged})
         ended = list(batch.wait())
     runs = [shapes.outcome(outcome.run_id, outcome.host, outcome) for outcome in ended]
     records = [_checked(run) for run in runs]
     render.compound(
-        {"hosts": records, "spec": wanted["spec"]}, parts=records, key="host", people=lambda: _tell_people(records)
+        {"hosts": records, "spec": wanted["spec"]},
+        parts=records,
+        key="host",
+        people=lambda: _tell_people(records, secrets=wanted["spec"].get("secrets") or ()),
     )
     render.say("nothing was made (--dry-run)")
     if any(run["error"] for run in runs):
@@ -120,7 +125,7 @@ def _checked(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tell_people(records: list[dict[str, Any]]) -> None:
+def _tell_people(records: list[dict[str, Any]], *, secrets: Sequence[Mapping[str, str]]) -> None:
     for record in records:
         if record["error"]:
             says = record["error"]["message"]
@@ -133,4 +138,11 @@ def _tell_people(records: list[dict[str, Any]]) -> None:
         tables.show_detail(rows)
     requests = [record["request"] for record in records if record["request"]]
     if requests:
-        tables.show_detail([("The Engine would be asked for", requests[0])])
+        tables.show_detail([("The Engine would be asked for", requests[0]), *_delivered(secrets)])
+
+
+def _delivered(secrets: Sequence[Mapping[str, str]]) -> list[tuple[str, Any]]:
+    """Return a row for each secret that the container would find."""
+    from fleet.contracts.container_parts import SECRETS_TARGET
+
+    return [("Secret", f"{each['name']}, as {SECRETS_TARGET}/{each.get('file') or each['name']}") for each in secrets]

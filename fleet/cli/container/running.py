@@ -1,7 +1,7 @@
 """`fleet run`: make a container, start it, follow what it says and tell how it ended, as `docker run` does."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,17 +86,16 @@ def command(
         if detach:
             _tell_started(started)
             ctx.exit(_OURS if failure else 0)
-        try:
-            _follow(fleet, there)
-        except KeyboardInterrupt:
-            render.say(
-                "the containers go on; `fleet container stop` stops them, `fleet container logs -f` follows them"
-            )
-            raise
-        ended = list(_on_each(fleet, containers.WAIT, there, {}))
-        if removes:
-            removal = {"force": True, "volumes": True}
-            _raise_first(_on_each(fleet, containers.REMOVE, there, removal))
+        ended: list[Outcome] = []
+        with _removed_after(fleet, there, ended) if removes else nullcontext():
+            try:
+                _follow(fleet, there)
+            except KeyboardInterrupt:
+                render.say(
+                    "the containers go on; `fleet container stop` stops them, `fleet container logs -f` follows them"
+                )
+                raise
+            ended += _on_each(fleet, containers.WAIT, there, {})
         ctx.exit(_OURS if failure else _code(ended))
 
 
@@ -112,8 +111,35 @@ def _ours() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _removed_after(fleet: "Fleet", there: Mapping[str, str], ended: "Sequence[Outcome]") -> Iterator[None]:
+    """Remove the containers however the block ends, but by Ctrl-C, which leaves them running.
+
+    One that is not known to have `ended` is not forced: it may be at work still, and is left where it is.
+    """
+    from fleet.contracts import containers
+
+    def remove() -> None:
+        known = {outcome.host for outcome in ended if outcome.error is None}
+        removals: list[Outcome] = []
+        for force, hosts in ((True, known), (False, there.keys() - known)):
+            chosen = {host: docker_id for host, docker_id in there.items() if host in hosts}
+            removals += _on_each(fleet, containers.REMOVE, chosen, {"force": force, "volumes": True})
+        _raise_first(removals)
+
+    try:
+        yield
+    except errors.FleetError:
+        try:
+            remove()
+        except errors.FleetError as exc:  # what went wrong first is what the command ends with
+            render.warn(f"not all of the containers could be removed: {exc}")
+        raise
+    remove()
+
+
 def _follow(fleet: "Fleet", there: Mapping[str, str]) -> None:
-    """Print what the containers say until they have ended."""
+    """Print what the containers say until they have ended; warn of those that cannot be followed."""
     from fleet.contracts.container_output import LOGS
 
     batches = []
@@ -122,6 +148,9 @@ def _follow(fleet: "Fleet", there: Mapping[str, str]) -> None:
             wish = {"container": docker_id, "follow": True, "tail": "all"}
             batches.append(fleet.push(LOGS, on=host, arguments=wish))
         lines.tell(fleet.output(*(run for batch in batches for run in batch.run_ids)), list(there))
+        for outcome in (outcome for batch in batches for outcome in batch.wait()):
+            if outcome.error is not None:
+                render.warn(f"{outcome.host}: what the container says cannot be followed: {outcome.error}")
     except BaseException:
         for batch in batches:
             attending.cancel(fleet, batch)

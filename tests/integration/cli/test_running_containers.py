@@ -1,14 +1,17 @@
 """`fleet run` and the commands on containers, from the command line to a real Engine."""
 
+import json
 from pathlib import Path
 
 import docker
 import pytest
 
+from fleet.contracts.container_output import LOGS
 from tests.integration.cli.conftest import Cli
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
+from workers.host.attached import MOST_ATTACHED
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180), pytest.mark.xdist_group("fleet_of_three")]
 
@@ -108,6 +111,40 @@ def test_a_dry_run_says_what_the_policy_says_and_what_would_be_asked_for(
     assert host["request"]["Image"] == IMAGE
     assert names(docker_client) == []
     assert told.json["spec"]["command"] == ["sleep", "300"]
+
+
+def test_a_dry_run_tells_no_host_of_secrets_and_shows_them(cli: Cli, docker_client: docker.DockerClient) -> None:
+    words = ("--host", "edge-7", "--dry-run", "--secret", "absent", "--secret", "absent:key", *SLEEP)
+    for command in (("container", "create"), ("run",)):
+        shown = cli(*command, *words)
+        assert (shown.code, "lets it be made" in shown.out) == (0, True), shown.err
+        assert "absent, as /run/secrets/absent" in shown.out
+        assert "absent, as /run/secrets/key" in shown.out
+        told = cli("--json", *command, *words)
+        assert told.json["spec"]["secrets"] == [{"name": "absent"}, {"name": "absent", "file": "key"}]
+    [newest, *_] = cli("task", "list", "--json").json
+    seen = cli("task", "show", newest["id"], "--json").json
+    assert (seen["task"], "absent" in json.dumps(seen)) == ("fleet.containers.check", False)
+    assert "sleep" in json.dumps(seen)
+    assert names(docker_client) == []
+
+
+def test_run_says_that_a_container_cannot_be_followed_and_removes_it_all_the_same(
+    cli: Cli, fleet_of_three: System, docker_client: docker.DockerClient
+) -> None:
+    talker = docker_client.containers.run(IMAGE, ["sleep", "300"], name="talker", detach=True)
+    wish = {"container": "talker", "follow": True}
+    fleet = fleet_of_three.fleet
+    batches = [fleet.push(LOGS, on="edge-7", arguments=wish) for _ in range(MOST_ATTACHED)]
+    # What is pushed later is taken later: all places are taken when this is carried out.
+    done = cli("run", "--host", "edge-7", "--rm", "--name", "job", IMAGE, "true")
+    for run_id in (run_id for batch in batches for run_id in batch.run_ids):
+        fleet.cancel(run_id)
+    assert "edge-7: what the container says cannot be followed: " in done.err
+    assert f"{MOST_ATTACHED} tasks follow something here already" in done.err
+    assert done.code == 125, "it cannot be waited for, either"
+    assert names(docker_client) == ["talker"]
+    talker.remove(force=True)
 
 
 def test_a_secret_comes_from_the_standard_input(cli: Cli, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """A container's whole life, on two hosts with an Engine each: what is one host's never turns up on the other."""
 
 import json
+import signal
+import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -59,6 +62,59 @@ def left(engine: PrivateEngine) -> tuple[list[str], list[str], list[str]]:
 
 def listed(cli: Cli, *words: str) -> set[tuple[str, str, str]]:
     return {(each["host"], each["name"], each["state"]) for each in cli("ps", *words, "--json").json["containers"]}
+
+
+def test_a_secret_is_run_with_on_two_hosts_followed_listed_and_removed(
+    system: System, engines: dict[str, PrivateEngine], cli: Cli, on_tmpfs: Path
+) -> None:
+    assert cli("secret", "create", "key", stdin=VALUE).code == 0
+    started = cli(
+        *("run", "-l", "env=prod", "-d", "--name", "api", "--secret", "key", "--stop-signal", "KILL", "-e", "WHO=two"),
+        *("--json", IMAGE, "sh", "-c", SCRIPT),
+    )
+    assert started.code == 0, started.err
+    assert {(each["host"], each["container"]["name"]) for each in started.json} == {(host, "api") for host in engines}
+    until(lambda: listed(cli, "--managed") == {(host, "api", "running") for host in engines}, "both run")
+
+    with closing(Followed(cli, "container", "logs", "api", "-l", "env=prod", "-f")) as followed:
+        wanted = {f"{host} | {line}" for host in engines for line in ("two", VALUE)}
+        until(lambda: wanted <= set(followed.lines), "what both say")
+        followed.process.send_signal(signal.SIGINT)
+        assert followed.process.wait(30) == 130
+    until(lambda: listed(cli, "--managed") == {(host, "api", "running") for host in engines}, "both run on")
+
+    with closing(Followed(cli, "container", "logs", "api", "-l", "env=prod", "-f")) as followed:
+        until(lambda: wanted <= set(followed.lines), "what both say")
+        removed = cli("container", "rm", "api", "-l", "env=prod", "--force")
+        assert removed.code == 0, removed.err
+        followed.process.wait(30)  # by the containers' end
+    until(lambda: not listed(cli), "neither is listed")
+    for engine in engines.values():
+        assert left(engine) == ([], [], [])
+    assert [path for path in on_tmpfs.rglob("*") if path.is_file()] == []
+    assert cli("secret", "rm", "key").code == 0
+
+
+class Followed:
+    """`fleet` in a process of its own, and the lines that it has printed."""
+
+    def __init__(self, cli: Cli, *words: str) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(cli.command(*words), env=cli.environ(), stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.removesuffix("\n"))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 def test_a_container_lives_on_two_hosts_and_nothing_of_it_is_left(

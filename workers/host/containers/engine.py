@@ -19,7 +19,7 @@ import requests
 from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
 from fleet import errors
-from workers.host.containers import refusals
+from workers.host.containers import calls, refusals
 from workers.host.containers.answers import Answer
 from workers.host.containers.events import EventStream, open_stream
 from workers.host.containers.starts import StartTimes
@@ -130,7 +130,7 @@ class Engine:
     def wait(self, container: str, *, seconds: float) -> dict[str, Any] | None:
         """Wait until a container does not run and return the Engine's word on its end; None if it ran on so long."""
         with self._translated(container):
-            path, ended = f"/containers/{container}/wait", None
+            path, ended = f"/containers/{calls.part(container)}/wait", None
             try:
                 ended = self._send("POST", path, {"condition": "not-running"}, None, seconds)
             except requests.RequestException as exc:
@@ -248,9 +248,9 @@ class Engine:
         if (link := self._link) is not None:
             return link
         # Outside the lock, so that a hung Engine costs each of its callers a time-out, and not one after the other.
-        client = docker.DockerClient(base_url=self.url, version="auto", timeout=GREETING_SECONDS)
+        client = calls.Client(base_url=self.url, version="auto", timeout=GREETING_SECONDS)
         client.api.timeout = CALL_SECONDS
-        patient = docker.APIClient(base_url=self.url, version=client.api.api_version, timeout=STOP_MARGIN_SECONDS)
+        patient = calls.Api(base_url=self.url, version=client.api.api_version, timeout=STOP_MARGIN_SECONDS)
         made = _Link(client, patient)
         with self._lock:
             if self._link is None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fleet import errors
 from fleet.contracts.container_output import Logs
+from workers.host.containers import calls
 from workers.host.containers.answers import Answer, Silent
 from workers.host.containers.engine import Engine
 from workers.host.streams import StreamedRun
@@ -124,7 +125,11 @@ def read(engine: Engine, docker_id: str, *, terminal: bool, wish: Logs, run: Str
     newest = ""
     while True:
         answer = engine.open(
-            "GET", f"/containers/{docker_id}/logs", params=params, silence_seconds=QUIET_SECONDS, container=docker_id
+            "GET",
+            f"/containers/{calls.part(docker_id)}/logs",
+            params=params,
+            silence_seconds=QUIET_SECONDS,
+            container=docker_id,
         )
         try:
             with run.interruptible(answer.close, followed=wish.follow):

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import docker.auth
 import docker.errors
@@ -16,7 +15,7 @@ from docker.utils import parse_repository_tag
 
 from fleet import errors, logs
 from fleet.contracts.images import Image, ImagePulled, ImageRemoved, PullEntry, PullPolicy
-from workers.host.containers import refusals
+from workers.host.containers import calls, refusals
 from workers.host.containers.engine import Engine
 from workers.host.containers.layers import Layers
 from workers.host.streams import StreamedRun
@@ -102,7 +101,7 @@ def pull(engine: Engine, image: str, *, run: StreamedRun, platform: str | None =
 
 def remove(engine: Engine, image: str, *, force: bool) -> ImageRemoved:
     """Remove an image, or this name of it; raises `errors.EngineRefused` of kind `no_such_image`, `image_in_use`."""
-    path = f"/images/{quote(image, safe='/:@')}"
+    path = f"/images/{calls.image_part(image)}"
     answer = engine.open("DELETE", path, params={"force": int(force)}, silence_seconds=_REMOVAL_SECONDS, image=image)
     removed = json.loads(b"".join(answer)) or []
     return ImageRemoved(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fleet import errors
+from workers.host.containers import calls
 from workers.host.containers.engine import Engine
 
 _NONE = "none"
@@ -26,7 +27,7 @@ def resolve(engine: Engine, names: Sequence[str]) -> tuple[Network, ...]:
         if name == _NONE:
             continue
         about = f"network {name!r}"
-        details = engine.ask("GET", f"/networks/{name}", about=about, kinds={404: "no_such_network"})
+        details = engine.ask("GET", f"/networks/{calls.part(name)}", about=about, kinds={404: "no_such_network"})
         if details["Name"] != name or details["Driver"] in _NO_NETWORKS:
             raise errors.EngineRefused(
                 f"{about}: there is no network of that name to be in",
@@ -44,7 +45,7 @@ def join(engine: Engine, docker_id: str, networks: Sequence[Network]) -> None:
         if network.name not in there:
             engine.ask(
                 "POST",
-                f"/networks/{network.network_id}/connect",
+                f"/networks/{calls.part(network.network_id)}/connect",
                 about=f"network {network.name!r}",
                 kinds={404: "no_such_network"},
                 body={"Container": docker_id},

@@ -5,7 +5,7 @@ from typing import Any
 
 from fleet.contracts import RunContext
 from fleet.contracts.containers import ContainerRemoved, Label, RemoveContainer
-from workers.host.containers import volumes
+from workers.host.containers import calls, volumes
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
 from workers.host.containers.listing import describe, ids_of_run
@@ -29,7 +29,7 @@ class Remover:
         run.progress("removing", 0)
         self._engine.ask(
             "DELETE",
-            f"/containers/{before.docker_id}",
+            f"/containers/{calls.part(before.docker_id)}",
             container=before.docker_id,
             kinds={409: "container_running" if before.state in _RUNS else "conflict"},
             parameters={"force": str(int(request.force)), "v": str(int(request.volumes))},

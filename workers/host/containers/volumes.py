@@ -12,6 +12,7 @@ from typing import Any, Self
 from fleet import errors
 from fleet.contracts.container_parts import VolumeMount
 from fleet.contracts.containers import Label
+from workers.host.containers import calls
 from workers.host.containers.engine import Engine
 
 LOCAL = "local"
@@ -53,7 +54,9 @@ class Look:
 def look(engine: Engine, name: str) -> Look | None:
     """Return what there is of a volume; None where there is none of that name."""
     try:
-        return _look(engine.ask("GET", f"/volumes/{name}", about=f"volume {name!r}", kinds={404: "no_such_volume"}))
+        return _look(
+            engine.ask("GET", f"/volumes/{calls.part(name)}", about=f"volume {name!r}", kinds={404: "no_such_volume"})
+        )
     except errors.EngineRefused as exc:
         if exc.kind != "no_such_volume":
             raise
@@ -82,7 +85,7 @@ def remove_unused(engine: Engine, names: list[str]) -> tuple[str, ...]:
         try:
             engine.ask(
                 "DELETE",
-                f"/volumes/{name}",
+                f"/volumes/{calls.part(name)}",
                 about=f"volume {name!r}",
                 kinds={404: "no_such_volume", 409: "volume_in_use"},
                 seconds=MAKING_SECONDS,
