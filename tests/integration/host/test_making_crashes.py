@@ -23,7 +23,7 @@ from tests.services.runs import FakeRun
 from workers.host.containers.engine import Engine
 from workers.host.journal import Claim
 from workers.host.tasks.registry import performers, reconcilers
-from workers.host.tasks.wiring import wire
+from workers.host.tasks.wiring import tasks_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -47,7 +47,7 @@ class Session:
     def __init__(self, url: str, directory: Path) -> None:
         self.engine = Engine(url)
         self._settings = Settings(state_dir=directory / "state", host_id="edge")
-        self._tasks, self.undoing = wire(self._settings, self.engine, host="edge", interrupted={RUN})
+        self._tasks, self.undoing = tasks_of(self._settings, self.engine, host="edge", secrets=None, interrupted={RUN})
 
     def settle(self, contract: AnyContract, arguments: dict[str, Any], *, since: datetime) -> Reply:
         """Do what settling does with an interrupted run: take what is there for its effect, or run it again."""

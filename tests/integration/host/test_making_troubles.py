@@ -22,7 +22,7 @@ from tests.services.waiting import until
 from workers.host.containers import making
 from workers.host.containers.engine import Engine
 from workers.host.tasks.containers import ContainerTasks
-from workers.host.tasks.wiring import wire
+from workers.host.tasks.wiring import tasks_of
 
 pytestmark = pytest.mark.docker
 
@@ -56,7 +56,7 @@ def engine(docker_engine: PrivateEngine) -> Iterator[Troubled]:
 @pytest.fixture
 def tasks(engine: Troubled, tmp_path: Path) -> Iterator[ContainerTasks]:
     """What a session does with containers, with its thread."""
-    tasks, undoing = wire(Settings(state_dir=tmp_path), engine, host="edge", interrupted=())
+    tasks, undoing = tasks_of(Settings(state_dir=tmp_path), engine, host="edge", secrets=None, interrupted=())
     undoing.start()
     yield tasks
     undoing.stop()
@@ -142,7 +142,7 @@ def small_engine(tmp_path: Path) -> Iterator[PrivateEngine]:
 
 def test_a_full_disk_is_said_to_be_full_and_nothing_is_left(small_engine: PrivateEngine, tmp_path: Path) -> None:
     engine, client = Engine(small_engine.url), small_engine.client()
-    tasks, _undoing = wire(Settings(state_dir=tmp_path), engine, host="edge", interrupted=())
+    tasks, _undoing = tasks_of(Settings(state_dir=tmp_path), engine, host="edge", secrets=None, interrupted=())
     fill = Path(small_engine.url.removeprefix("unix://")).with_name("data") / "fill"
     subprocess.run(["dd", "if=/dev/zero", f"of={fill}", "bs=4k"], check=False, capture_output=True)  # until it is full
     with pytest.raises(errors.EngineRefused, match="free some space") as caught:
