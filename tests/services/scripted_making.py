@@ -47,12 +47,13 @@ def _lead(url: str, directory: Path, secrets: Path, order: dict[str, Any]) -> in
         _die_before(order["fatal"])
         contract = registry.get(order["task"])
         kept = KeptSecrets(secrets, directory)
-        tasks, _undoing = tasks_and_undoing(Engine(url), directory, secrets=kept, interrupted={order["run"]})
+        tasks, undoing = tasks_and_undoing(Engine(url), directory, secrets=kept, interrupted={order["run"]})
         perform = performers(lambda: None, tasks)[contract.name]  # type: ignore[arg-type,return-value]
         try:
             perform(contract.parse(order["arguments"]), FakeRun(run_id=order["run"]))
         except errors.TaskFailed:
             os._exit(1)
+        undoing.look()  # as its thread does next
         os._exit(0)
     os._exit(2)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,18 @@ def test_replacing_takes_name_and_ports_over(host: Host, docker_client: docker.D
     assert left(docker_client) == (["web"], [])
 
 
-def test_a_container_that_goes_when_it_stops_is_replaced_too(host: Host, docker_client: docker.DockerClient) -> None:
-    docker_client.containers.run(
+@pytest.mark.parametrize("first", ["gone", "stopped"])
+def test_a_container_that_goes_when_it_stops_is_replaced_too(
+    host: Host, docker_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    def stop(container: str, *, timeout_seconds: int) -> None:
+        Engine.stop(host.engine, container, timeout_seconds=timeout_seconds)
+        with suppress(docker.errors.NotFound):
+            old.wait(condition="removed")
+
+    if first == "gone":
+        monkeypatch.setattr(host.engine, "stop", stop)
+    old = docker_client.containers.run(
         IMAGE,
         ["/bin/sleep", "300"],
         name="web",
