@@ -1,6 +1,6 @@
 """Contracts about containers, and the normalised form in which a container is listed."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ class Label(StrEnum):
     PRINCIPAL = "fleet.principal"
     #: 32 hexadecimal digits of the hash of its spec (`ContainerSpec.digest`)
     SPEC = "fleet.spec"
-    #: the Engine's id of the container whose place it takes, and whether that was running
+    #: the Engine's id of the container whose place it takes, and whether that was running; empty where it takes none
     REPLACES = "fleet.replaces"
     REPLACES_RUNNING = "fleet.replaces.running"
 
@@ -243,6 +243,7 @@ WAIT = Contract(
     reply=ContainerExited,
     risk=Risk.READS,
     idempotent=True,
+    limit=timedelta(days=7),
     attached=True,
 )
 ALL = (LIST, INSPECT, START, STOP, RESTART, CREATE, CHECK, KILL, REMOVE, WAIT)

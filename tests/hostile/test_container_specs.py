@@ -17,6 +17,7 @@ from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
 from workers.host.containers.engine import Engine
+from workers.host.containers.replacing import replaced
 
 PLAIN = {"image": IMAGE, "command": ["/bin/sleep", "300"], "stop_signal": "SIGKILL"}
 
@@ -474,3 +475,66 @@ def test_a_container_that_has_more_than_it_was_asked_for_is_removed_before_it_st
         Host(meddled, tmp_path).make(volumes=[{"name": "fresh", "target": "/fresh"}])
     assert caught.value.kind == "spec_mismatch"
     assert_nothing_left(docker_client, but=("prey",))
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("start", [True, False])
+def test_an_image_does_not_say_whom_its_container_replaces_or_who_made_it(
+    engine: Engine, docker_client: docker.DockerClient, tmp_path: Path, *, start: bool
+) -> None:
+    prey = docker_client.containers.run(
+        IMAGE, ["/bin/sleep", "300"], name="postgres", detach=True, stop_signal="SIGKILL"
+    )
+    lies = {
+        "fleet.replaces": prey.id,
+        "fleet.replaces.running": "false",
+        "fleet.run": "edge:another",
+        "fleet.host": "another",
+        "fleet.principal": "admin",
+        "fleet.spec": "0",
+        "fleet.managed": "no",
+    }
+    image = labelled(docker_client, lies)
+    made = Host(engine, tmp_path).make(image=image, start=start).container
+    assert {name for name, value in lies.items() if made.labels[name] == value} == set()
+    assert made.labels["fleet.replaces"] == made.labels["fleet.replaces.running"] == ""
+    prey.reload()
+    assert (prey.name, prey.status) == ("postgres", "running")
+
+
+@pytest.mark.docker
+def test_a_container_with_a_label_of_fleets_that_nobody_asked_for_is_not_started(
+    engine: Engine, docker_client: docker.DockerClient, tmp_path: Path
+) -> None:
+    image = labelled(docker_client, {"fleet.tomorrow": "yes"})
+    with pytest.raises(errors.EngineRefused, match=r"fleet\.tomorrow") as caught:
+        Host(engine, tmp_path).make(image=image)
+    assert caught.value.kind == "spec_mismatch"
+    assert_nothing_left(docker_client)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("said", ["postgres", "short"])
+def test_a_label_that_is_no_full_id_replaces_nobody(
+    meddled: Meddled, docker_client: docker.DockerClient, tmp_path: Path, said: str
+) -> None:
+    prey = docker_client.containers.run(
+        IMAGE, ["/bin/sleep", "300"], name="postgres", detach=True, stop_signal="SIGKILL"
+    )
+    reference = said if said == "postgres" else prey.id[:12]
+    meddled.meddle = lambda body: body["Labels"].update({"fleet.replaces": reference})
+    with pytest.raises(errors.EngineRefused, match=r"fleet\.replaces") as caught:
+        Host(meddled, tmp_path).make()
+    assert caught.value.kind == "spec_mismatch"
+    assert_nothing_left(docker_client, but=("postgres",))
+    assert replaced(meddled.inspect("postgres") | {"Config": {"Labels": {"fleet.replaces": reference}}}) is None
+
+
+def labelled(client: docker.DockerClient, labels: dict[str, str]) -> str:
+    """Return an image that has these labels."""
+    container = client.containers.create(IMAGE, ["/bin/true"])
+    quoted = "\n".join(f'LABEL "{name}"="{value}"' for name, value in labels.items())
+    image = container.commit(repository="fleet-test/labelled", tag="latest", changes=quoted)
+    container.remove()
+    assert image.labels == labels
+    return "fleet-test/labelled:latest"

@@ -36,7 +36,9 @@ class Part:
         self.unusable: list[Exception] = []
         self.running, self.deadlines = Running(), Deadlines()
         self.handover = Handover(client, session.journal, host=HOST, epoch=1, on_unusable=self.unusable.append)
-        self.settling = Settling(session.endings, {}, broker_clock=session.time, stopping=Event())
+        self.settling = Settling(
+            session.endings, {}, broker_clock=session.time, stopping=Event(), on_abandoned=lambda _run: None
+        )
         self.streams = Streams(client, factories.own(directory / "own.json", HOST), clock=session.time)
         self.pipeline = Pipeline(
             host=HOST,

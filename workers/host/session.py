@@ -124,6 +124,7 @@ class Session:
             reconcilers(self._on_containers.tasks),
             broker_clock=broker_clock,
             stopping=self._stopping.over,
+            on_abandoned=self._on_containers.undoing.abandoned,
         )
         self._handover = Handover(
             self._link, self._journal, host=host, epoch=epoch.number, on_unusable=consumer.end_worker

@@ -5,7 +5,7 @@ that had begun (`Contract.restart`).
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -39,11 +39,14 @@ class Settling:
         *,
         broker_clock: clock.BrokerClock,
         stopping: threading.Event,
+        on_abandoned: Callable[[str], None],
     ) -> None:
+        """`on_abandoned` gets the ids of runs that could not be compared with the Engine and are over all the same."""
         self._endings = endings
         self._reconcilers = reconcilers
         self._clock = broker_clock
         self._stopping = stopping
+        self._on_abandoned = on_abandoned
 
     def by_ending(self, claim: Claim, ending: Ending, request: EndRequest | None) -> None:
         """Write down what the supervisor saw. `request` is what somebody asked of this run meanwhile."""
@@ -122,12 +125,14 @@ class Settling:
                 waited += _LOOK_AGAIN
                 if waited > _ENGINE_BACK_WITHIN:
                     self._endings.lose_track(claim, message=f"the worker ended while it ran, and {exc}")
+                    self._on_abandoned(claim.run_id)
                     return
                 if self._stopping.wait(_LOOK_AGAIN.total_seconds()):
                     return  # the next session looks again
             except errors.FleetError as exc:
                 kind = exc.kind if isinstance(exc, errors.TaskFailed) else exc.code
                 self._endings.fail(claim, kind=kind, message=str(exc), duration_seconds=0.0)
+                self._on_abandoned(claim.run_id)
                 return
             else:
                 break

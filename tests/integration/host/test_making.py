@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from fleet import errors
 from fleet.contracts import AnyContract, containers
 from fleet.contracts.containers import Label
-from tests.services.containers import container_tasks
+from tests.services.containers import tasks_and_undoing
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
+from workers.host.containers import making
 from workers.host.containers.engine import Engine
+from workers.host.containers.listing import describe
 from workers.host.tasks.registry import performers
 
 pytestmark = pytest.mark.docker
@@ -29,7 +32,7 @@ class Host:
 
     def __init__(self, url: str, directory: Path, **policy: Any) -> None:
         self.engine = Engine(url)
-        tasks = container_tasks(self.engine, directory, **policy)
+        tasks, self.undoing = tasks_and_undoing(self.engine, directory, **policy)
         self._performers = performers(lambda: pytest.fail("no facts"), tasks)
 
     def do(self, contract: AnyContract, *, run: FakeRun | None = None, **arguments: Any) -> Any:
@@ -95,6 +98,8 @@ def test_a_container_is_made_with_all_that_its_spec_says(host: Host, docker_clie
         "fleet.host": "edge",
         "fleet.managed": "true",
         "fleet.principal": "tester",
+        "fleet.replaces": "",
+        "fleet.replaces.running": "",
         "fleet.run": f"{RUN}1",
         "fleet.spec": made.container.labels[Label.SPEC],
     }
@@ -152,7 +157,73 @@ def test_replacing_takes_name_and_ports_over(host: Host, docker_client: docker.D
     new = host.make(name="web", ports=port, replace=True)
     assert new.container.docker_id != old.container.docker_id
     assert (new.container.name, new.container.state) == ("web", "running")
+    host.undoing.look()
     assert left(docker_client) == (["web"], [])
+
+
+@pytest.mark.parametrize("first", ["gone", "stopped"])
+def test_a_container_that_goes_when_it_stops_is_replaced_too(
+    host: Host, docker_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    def stop(container: str, *, timeout_seconds: int) -> None:
+        Engine.stop(host.engine, container, timeout_seconds=timeout_seconds)
+        with suppress(docker.errors.NotFound):
+            old.wait(condition="removed")
+
+    if first == "gone":
+        monkeypatch.setattr(host.engine, "stop", stop)
+    old = docker_client.containers.run(
+        IMAGE,
+        ["/bin/sleep", "300"],
+        name="web",
+        detach=True,
+        auto_remove=True,
+        stop_signal="SIGKILL",
+        ports={"80/tcp": 8080},
+    )
+    new = host.make(name="web", ports=[{"container_port": 80, "host_port": 8080}], replace=True)
+    assert (new.container.name, new.container.state) == ("web", "running")
+    host.undoing.look()
+    assert left(docker_client) == (["web"], [])
+    assert docker_client.containers.get("web").id == new.container.docker_id
+
+
+def test_what_cannot_run_again_is_given_its_name_back_and_the_rest_is_undone(
+    host: Host, docker_client: docker.DockerClient, tmp_path: Path
+) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    mounts = [docker.types.Mount("/served", str(served), type="bind")]
+    old = docker_client.containers.run(
+        IMAGE, ["/bin/sleep", "300"], name="web", detach=True, stop_signal="SIGKILL", mounts=mounts
+    )
+    served.rmdir()
+    problem = host.refused(
+        name="web", replace=True, command=["/bin/absent"], volumes=[{"name": "fresh", "target": "/fresh"}]
+    )
+    assert "absent" in str(problem)
+    assert left(docker_client) == (["web"], [])
+    there = docker_client.containers.get("web")
+    assert (there.id, there.status) == (old.id, "exited")
+    assert list((tmp_path / "state").rglob("making/*.json")) == []
+
+
+def test_a_run_that_is_ended_while_its_container_starts_leaves_the_old_one(
+    host: Host, docker_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, run = host.make(name="web"), FakeRun()
+
+    def late(engine: Engine, reference: str) -> containers.Container:
+        found = describe(engine, reference)
+        run.over = found.state == "running" and found.docker_id != old.container.docker_id
+        return found
+
+    monkeypatch.setattr(making, "describe", late)
+    with pytest.raises(errors.TaskCancelled):
+        host.make(run=run, name="web", replace=True)
+    assert left(docker_client) == (["web"], [])
+    there = docker_client.containers.get("web")
+    assert (there.id, there.status) == (old.container.docker_id, "running")
 
 
 def test_replacing_what_is_not_there_is_making_it(host: Host) -> None:
@@ -288,6 +359,7 @@ def test_only_managed_containers_are_acted_on_where_the_policy_says_so(
         containers.RESTART,
         containers.KILL,
         containers.REMOVE,
+        containers.WAIT,
     ):
         with pytest.raises(errors.NotGranted, match="manage = 'managed'") as caught:
             host.do(contract, container="foreign")

@@ -1,6 +1,8 @@
 """A worker that is killed between any two calls of the Engine leaves nothing half done: the next one settles it."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +18,13 @@ from fleet import errors
 from fleet.contracts import AnyContract, Reply, containers
 from fleet.contracts.containers import Label
 from fleet.contracts.envelope import Envelope
-from fleet.settings import Settings
+from tests.services.containers import KeptSecrets, tasks_and_undoing
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
 from workers.host.containers.engine import Engine
 from workers.host.journal import Claim
 from workers.host.tasks.registry import performers, reconcilers
-from workers.host.tasks.wiring import wire
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -35,10 +36,30 @@ WEB = {
     "stop_signal": "SIGKILL",
     "volumes": [{"name": "data", "target": "/data"}],
     "networks": ["bridge", "back"],
+    "secrets": [{"name": "db"}],
 }
 BROKEN = {**WEB, "command": ["/bin/absent"]}
 
 Kill = Callable[[AnyContract, int, dict[str, Any]], int]
+
+
+def memory(directory: Path) -> Path:
+    """Return a directory of a test's own on a tmpfs."""
+    return Path("/dev/shm") / f"fleet-test-{os.getpid()}-{directory.name}"
+
+
+def secrets_left(directory: Path) -> list[str]:
+    """Return what there is of secrets, as files and sealed."""
+    return sorted(
+        str(path.relative_to(top))
+        for top in (memory(directory), directory / "secrets")
+        for path in top.rglob("*")
+        if path.is_file()
+    )
+
+
+#: What there is of a container that stays: its file, and what makes that again.
+KEPT = [f"{RUN.partition(':')[2]}/db", f"{RUN.partition(':')[2]}.json"]
 
 
 class Session:
@@ -46,11 +67,16 @@ class Session:
 
     def __init__(self, url: str, directory: Path) -> None:
         self.engine = Engine(url)
-        self._settings = Settings(state_dir=directory / "state", host_id="edge")
-        self._tasks, self.undoing = wire(self._settings, self.engine, host="edge", interrupted={RUN})
+        self.secrets = KeptSecrets(memory(directory), directory)
+        self._tasks, self.undoing = tasks_and_undoing(self.engine, directory, secrets=self.secrets, interrupted={RUN})
 
     def settle(self, contract: AnyContract, arguments: dict[str, Any], *, since: datetime) -> Reply:
         """Do what settling does with an interrupted run: take what is there for its effect, or run it again."""
+        reply = self._settle(contract, arguments, since=since)
+        self.undoing.look()
+        return reply
+
+    def _settle(self, contract: AnyContract, arguments: dict[str, Any], *, since: datetime) -> Reply:
         request = contract.parse(arguments)
         envelope = Envelope(host="edge", host_key="k", submitted_by="tester", submitted_at=0)
         claim = Claim(RUN, 1, contract.name, envelope, "", since.timestamp())
@@ -68,7 +94,14 @@ class Session:
 @pytest.fixture
 def kill(docker_engine: PrivateEngine, tmp_path: Path) -> Iterator[Kill]:
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.services.scripted_making", docker_engine.url, str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "tests.services.scripted_making",
+            docker_engine.url,
+            str(tmp_path),
+            str(memory(tmp_path)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -87,6 +120,7 @@ def kill(docker_engine: PrivateEngine, tmp_path: Path) -> Iterator[Kill]:
 
         yield kill
         process.stdin.close()
+    shutil.rmtree(memory(tmp_path), ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -125,10 +159,12 @@ def test_a_container_is_whole_or_not_there_whenever_its_worker_is_killed(
         reply = session.settle(containers.CREATE, arguments, since=since)
         assert isinstance(reply, containers.ContainerCreated)
         assert left(docker_client) == (["web"], ["data"]), moment
+        assert secrets_left(tmp_path) == sorted(KEPT), moment
         there = docker_client.containers.get("web")
         assert (there.id, there.status) == (reply.container.docker_id, "running"), moment
         assert set(there.attrs["NetworkSettings"]["Networks"]) == {"bridge", "back"}
         clear(docker_client)
+        session.secrets.discard(RUN)
     assert status == 0
     assert moment >= 5  # volume, create, connect, start
 
@@ -144,6 +180,7 @@ def test_what_a_cancelled_run_had_made_when_its_worker_was_killed_is_removed_by_
             break
         Session(docker_engine.url, tmp_path).take_up_abandoned()
         assert left(docker_client) == ([], []), moment
+        assert secrets_left(tmp_path) == [], moment
     assert left(docker_client) == (["web"], ["data"])
 
 
@@ -162,6 +199,7 @@ def test_a_run_that_fails_leaves_nothing_whenever_its_worker_is_killed(
             with pytest.raises(errors.EngineRefused, match="absent"):
                 session.settle(containers.CREATE, arguments, since=datetime.now(UTC))
         assert left(docker_client) == ([], []), moment
+        assert secrets_left(tmp_path) == [], moment
     assert status == 1
     assert moment >= 7
 
@@ -178,10 +216,12 @@ def test_a_container_is_replaced_whenever_the_worker_is_killed(
         session = Session(docker_engine.url, tmp_path)
         session.settle(containers.CREATE, arguments, since=datetime.now(UTC))
         assert left(docker_client) == (["web"], ["data"]), moment
+        assert secrets_left(tmp_path) == sorted(KEPT), moment
         there = docker_client.containers.get("web")
         assert there.id != old
         assert (there.status, there.labels[Label.RUN]) == ("running", RUN), moment
         clear(docker_client)
+        session.secrets.discard(RUN)
     assert status == 0
     assert moment >= 9
 
@@ -202,6 +242,7 @@ def test_the_old_container_runs_on_where_the_new_one_does_not_whenever_the_worke
             with pytest.raises(errors.EngineRefused, match="absent"):
                 session.settle(containers.CREATE, arguments, since=datetime.now(UTC))
         assert left(docker_client) == (["web"], []), moment
+        assert secrets_left(tmp_path) == [], moment
         there = docker_client.containers.get("web")
         assert (there.id, there.status) == (old, "running"), moment
     assert status == 1
@@ -219,4 +260,5 @@ def test_a_container_is_removed_with_its_volumes_whenever_the_worker_is_killed(
         status = kill(containers.REMOVE, moment, arguments)
         Session(docker_engine.url, tmp_path).settle(containers.REMOVE, arguments, since=since)
         assert left(docker_client) == ([], []), moment
+        assert secrets_left(tmp_path) == [], moment
     assert (status, moment) == (0, 3)

@@ -3,7 +3,7 @@
 import io
 import tarfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import pytest
 
 from fleet import errors
 from fleet.contracts import containers
-from fleet.contracts.secrets import SecretRef
 from fleet.policy import ContainerPolicy
+from tests.services.containers import KeptSecrets as Kept
 from tests.services.docker import IMAGE, busybox_root
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
-from workers.host.containers.keeping import SecretFiles
 from workers.host.containers.making import Maker
 from workers.host.containers.places import Places
 from workers.host.containers.removing import Remover
@@ -29,20 +28,6 @@ from workers.host.containers.users import user_and_group
 pytestmark = pytest.mark.docker
 
 NAMED = "fleet-test/named:latest"
-
-
-class Kept:
-    """The host's real files of secrets, with values that nobody has to be asked for."""
-
-    def __init__(self, directory: Path, state: Path) -> None:
-        self.files = SecretFiles(directory, state)
-        self.directory = directory
-        self.settle = self.files.settle
-        self.done = self.files.done
-        self.discard = self.files.discard
-
-    def prepare(self, run_id: str, refs: Sequence[SecretRef]) -> Path:
-        return self.files.write(run_id, {ref.target: f"value of {ref.name}".encode() for ref in refs})
 
 
 @pytest.fixture
@@ -81,8 +66,8 @@ def named(docker_client: docker.DockerClient) -> str:
     return NAMED
 
 
-def maker(engine: Engine, directory: Path, kept: Kept | None) -> Maker:
-    grants = Grants(ContainerPolicy(), Places(engine), engine)
+def maker(engine: Engine, directory: Path, kept: Kept | None, *, policy: ContainerPolicy | None = None) -> Maker:
+    grants = Grants(policy or ContainerPolicy(), Places(engine), engine)
     return Maker(engine, grants, Undoing(engine, directory / "making", secrets=kept), secrets=kept)
 
 
@@ -147,10 +132,13 @@ def test_a_secret_is_a_file_of_the_containers_user_and_is_nowhere_in_its_descrip
 
 
 def test_a_container_that_is_replaced_takes_its_secrets_with_it(engine: Engine, tmp_path: Path, kept: Kept) -> None:
-    making, sleep = maker(engine, tmp_path, kept), ["/bin/sleep", "300"]
+    undoing = Undoing(engine, tmp_path / "making", secrets=kept)
+    making = Maker(engine, Grants(ContainerPolicy(), Places(engine), engine), undoing, secrets=kept)
+    sleep = ["/bin/sleep", "300"]
     making.create(wanted(command=sleep), FakeRun())
     run = FakeRun()
     making.create(wanted(command=sleep).model_copy(update={"replace": True}), run)
+    undoing.look()
     assert [each.name for each in kept.directory.iterdir()] == [run.run_id.partition(":")[2]]
     kept.discard(run.run_id)
 
@@ -171,3 +159,51 @@ def test_a_host_that_delivers_no_secrets_makes_no_container_that_wants_some(
         maker(engine, tmp_path, None).create(wanted(), FakeRun())
     assert caught.value.kind == "secrets_unavailable"
     assert docker_client.containers.list(all=True) == []
+
+
+class Remapping(Engine):
+    """An Engine that says of itself how it maps users."""
+
+    says: str
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        answer = super().ask(method, path, **options)
+        return {**answer, "SecurityOptions": ["name=seccomp,profile=builtin", self.says]} if path == "/info" else answer
+
+
+@pytest.fixture
+def remapping(docker_engine: PrivateEngine) -> Iterator[Remapping]:
+    engine = Remapping(docker_engine.url)
+    yield engine
+    engine.close()
+
+
+USERS_OF_THE_HOST = ContainerPolicy(namespaces=("userns:host",))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [("name=userns", None), ("name=rootless", None), ("name=rootless", "host")],
+    ids=lambda case: "-".join(map(str, case)),
+)
+def test_no_secrets_go_to_users_who_could_not_read_them(
+    remapping: Remapping, docker_client: docker.DockerClient, tmp_path: Path, kept: Kept, case: tuple[str, str | None]
+) -> None:
+    remapping.says, mode = case
+    making = maker(remapping, tmp_path, kept, policy=USERS_OF_THE_HOST)
+    with pytest.raises(errors.EngineRefused, match="could not read them") as caught:
+        making.create(wanted(userns_mode=mode), FakeRun())
+    assert caught.value.kind == "secrets_unavailable"
+    assert docker_client.containers.list(all=True) == []
+
+
+def test_secrets_go_to_a_container_with_the_hosts_users_where_others_have_their_own(
+    remapping: Remapping, tmp_path: Path, kept: Kept
+) -> None:
+    remapping.says = "name=userns"
+    run = FakeRun()
+    made = maker(remapping, tmp_path, kept, policy=USERS_OF_THE_HOST).create(
+        wanted(userns_mode="host", command=["/bin/sleep", "300"]), run
+    )
+    assert made.container.state == "running"
+    kept.discard(run.run_id)

@@ -50,6 +50,15 @@ class Owner:
             Label.PRINCIPAL.value: self.principal,
         }
 
+    def labels_of_container(self, spec: ContainerSpec) -> dict[str, str]:
+        """Return all of Fleet's own labels, also those that say nothing: an image's own would count otherwise."""
+        return {
+            **self.labels(),
+            Label.SPEC.value: spec.digest(),
+            Label.REPLACES.value: "",
+            Label.REPLACES_RUNNING.value: "",
+        }
+
 
 def request(
     spec: ContainerSpec, owner: Owner, *, real: Mapping[str, str], secrets: str | None = None
@@ -65,7 +74,7 @@ def request(
         "Cmd": _list(spec.command),
         "Entrypoint": _list(spec.entrypoint),
         "Env": [f"{name}={value}" for name, value in spec.environment.items()] or None,
-        "Labels": {**spec.labels, **owner.labels(), Label.SPEC.value: spec.digest()},
+        "Labels": {**spec.labels, **owner.labels_of_container(spec)},
         "ExposedPorts": {f"{port.container_port}/{port.protocol}": {} for port in spec.ports} or None,
         "User": spec.user,
         "WorkingDir": spec.working_dir,

@@ -68,10 +68,10 @@ class Maker:
         """Finish what a run had made when the worker ended; where that is no container, leave nothing of it and return
         None."""
         owner = Owner.of_claim(claim)
-        self._undoing.done(owner.run_id)
         if ids_of_run(self._engine, owner.run_id):
             return self._make_or_undo(wanted, owner, None)
         self._undoing.undo(_task(wanted, owner))
+        self._undoing.done(owner.run_id)  # not before: the Engine may be away for longer than is waited for it
         return None
 
     def _make_or_undo(self, wanted: CreateContainer, owner: Owner, run: StreamedRun | None) -> ContainerCreated:
@@ -85,9 +85,7 @@ class Maker:
         if self._secrets is not None:
             self._secrets.done(owner.run_id)
         if wanted.replace:
-            replaced = Task(owner.run_id, _name(wanted.spec, owner), replaced=True)
-            self._undoing.begin(replaced)
-            self._undo(replaced, late=False)
+            self._undoing.replaced(_task(wanted, owner))
         else:
             self._undoing.done(owner.run_id)
         return made
@@ -107,11 +105,15 @@ class Maker:
     def _make(self, wanted: CreateContainer, owner: Owner, run: StreamedRun | None) -> ContainerCreated:
         judgement = self._grants.judge(wanted.spec)
         judgement.require()
-        if wanted.spec.secrets and self._secrets is None:
-            raise errors.EngineRefused("this worker delivers no secrets", kind="secrets_unavailable")
+        if wanted.spec.secrets:
+            if self._secrets is None:
+                raise errors.EngineRefused("this worker delivers no secrets", kind="secrets_unavailable")
+            users.require_the_hosts(self._engine, wanted.spec)
         found = next(iter(ids_of_run(self._engine, owner.run_id)), None)
         if found and self._has_begun(found, wanted.spec, owner):
-            return ContainerCreated(container=describe(self._engine, found), created=False)
+            there = ContainerCreated(container=describe(self._engine, found), created=False)
+            stop_if_ended(run)
+            return there
         if found is None:
             assert run is not None
             images.ensure(self._engine, wanted.spec.image, wanted.pull, run)
@@ -120,6 +122,7 @@ class Maker:
         docker_id, warnings = self._assemble(wanted, owner, found, judgement.real)
         stop_if_ended(run)
         if old := replacing.replaced(self._engine.inspect(docker_id)):
+            self._require_managed(old)
             replacing.take_place(self._engine, docker_id, old, owner, _name(wanted.spec, owner))
         if wanted.start:
             self._engine.ask(
@@ -129,8 +132,9 @@ class Maker:
                 container=docker_id,
                 seconds=SLOW_SECONDS,
             )
-        stop_if_ended(run)
-        return ContainerCreated(container=describe(self._engine, docker_id), created=found is None, warnings=warnings)
+        container = describe(self._engine, docker_id)
+        stop_if_ended(run)  # after the last call: what ends later ends a run that has done its work
+        return ContainerCreated(container=container, created=found is None, warnings=warnings)
 
     def _has_begun(self, docker_id: str, spec: ContainerSpec, owner: Owner) -> bool:
         """Say whether a container of this run was started already; raises where it was being undone since."""
@@ -152,6 +156,8 @@ class Maker:
         asked = request(spec, owner, real=real, secrets=self._prepare(spec, owner))
         if found is None:
             found, warnings = self._create(wanted, asked, owner)
+        elif old := replacing.replaced(self._engine.inspect(found)):
+            asked["Labels"].update(old.labels())
         networks.join(self._engine, found, attached)
         details = self._engine.inspect(found)
         if wrong := mismatches(self._engine, self._grants, spec, asked, details):
@@ -206,8 +212,17 @@ class Maker:
         """Return the container that has the name; raises `errors.NotGranted` for one that is not the fleet's."""
         old = replacing.find(self._engine, name)
         if old is not None:
-            self._grants.require_managed(describe(self._engine, old.docker_id))
+            self._require_managed(old)
         return old
+
+    def _require_managed(self, old: Old) -> None:
+        try:
+            container = describe(self._engine, old.docker_id)
+        except errors.EngineRefused as exc:
+            if exc.kind != "no_such_container":  # one that has gone is in nobody's way
+                raise
+        else:
+            self._grants.require_managed(container)
 
 
 def _task(wanted: CreateContainer, owner: Owner) -> Task:

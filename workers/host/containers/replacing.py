@@ -6,19 +6,26 @@ The new container's labels say whom it replaces, and names say how far that is, 
 goes on from there, in either direction. Each step looks first whether it has been done.
 """
 
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fleet import errors
+from fleet import errors, logs
 from fleet.contracts.containers import Label
 from workers.host.containers.building import Owner
 from workers.host.containers.engine import Engine
+
+log = logs.get(__name__)
 
 #: For the Engine to remove what a container wrote, and to start one.
 SLOW_SECONDS = 60.0
 #: How long a container has that says nothing of it (Docker Engine API, v1.41, StopTimeout).
 _STOP_SECONDS = 10
+_LOOK_AGAIN_SECONDS = 0.1
 _RUNS = frozenset({"running", "restarting", "paused"})
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Old(NamedTuple):
@@ -54,37 +61,78 @@ def find(engine: Engine, name: str) -> Old | None:
 def replaced(details: Mapping[str, Any]) -> Old | None:
     """Return whom a new container (by inspect) replaces."""
     labels = details["Config"].get("Labels") or {}
-    docker_id = labels.get(Label.REPLACES)
-    return Old(docker_id, labels.get(Label.REPLACES_RUNNING) == "true") if docker_id else None
+    docker_id = labels.get(Label.REPLACES) or ""
+    # The Engine would take a name for an id; Fleet writes full ids only.
+    return Old(docker_id, labels.get(Label.REPLACES_RUNNING) == "true") if _FULL_ID.fullmatch(docker_id) else None
 
 
 def take_place(engine: Engine, new_id: str, old: Old, owner: Owner, name: str) -> None:
     """Stop the old container and give its name to the new one."""
     details = look(engine, old.docker_id)
-    if details is not None:
-        if details["State"]["Status"] in _RUNS:
-            seconds = details["Config"].get("StopTimeout")
-            engine.stop(old.docker_id, timeout_seconds=_STOP_SECONDS if seconds is None else seconds)
-        if _name(details) == name:
-            rename(engine, old.docker_id, name_of_old(owner))
+    if details is not None and details["State"]["Status"] in _RUNS:
+        details = _stop(engine, details)
+    if details is not None and _goes_by_itself(details):
+        details = _await_removal(engine, old.docker_id)
+    if details is not None and _name(details) == name:
+        rename(engine, old.docker_id, name_of_old(owner))
     rename(engine, new_id, name)
 
 
+def _stop(engine: Engine, details: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Stop a container; return what there is of it then, None where it has gone with that."""
+    seconds = details["Config"].get("StopTimeout")
+    try:
+        engine.stop(details["Id"], timeout_seconds=_STOP_SECONDS if seconds is None else seconds)
+    except errors.EngineRefused as exc:
+        if exc.kind != "no_such_container":
+            raise
+    return look(engine, details["Id"])
+
+
+def _goes_by_itself(details: Mapping[str, Any]) -> bool:
+    """Say whether the Engine removes a container that does not run (`docker run --rm`), or is at it."""
+    state = details["State"]["Status"]
+    return state == "removing" or (state != "created" and bool(details["HostConfig"].get("AutoRemove")))
+
+
+def _await_removal(engine: Engine, docker_id: str) -> dict[str, Any] | None:
+    """Wait until the Engine has removed a container; return what there is of it still after 60 s."""
+    ends = time.monotonic() + SLOW_SECONDS
+    while (details := look(engine, docker_id)) is not None and time.monotonic() < ends:
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    return details
+
+
 def give_back(engine: Engine, news: list[str], owner: Owner, name: str) -> None:
-    """Give name and place back to the old container, where that has been begun; `news` are those made for the run."""
+    """Give name and place back to the old container, where that has been begun; `news` are those made for the run.
+
+    What the Engine refuses of it is logged, and the rest is done: no later attempt would have more success.
+    """
     old = next((old for new in news if (details := look(engine, new)) and (old := replaced(details))), None)
     if old is None:
         old = find(engine, name_of_old(owner))
     if old is None or (details := look(engine, old.docker_id)) is None:
         return
+    if _name(details) not in {name, name_of_old(owner)}:
+        return  # somebody has named it otherwise meanwhile, and looks after it
     for new in news:
-        kill(engine, new)
-        if (made := look(engine, new)) and _name(made) == name:
-            rename(engine, new, name_of_new(owner))
-    if _name(details) == name_of_old(owner):
+        with _going_on("stop the container that was to replace it", old):
+            kill(engine, new)
+            if (made := look(engine, new)) and _name(made) == name:
+                rename(engine, new, name_of_new(owner))
+    with _going_on("rename it", old):
         rename(engine, old.docker_id, name)
     if old.running:
-        engine.ask("POST", f"/containers/{old.docker_id}/start", container=old.docker_id, seconds=SLOW_SECONDS)
+        with _going_on("start it", old):
+            engine.ask("POST", f"/containers/{old.docker_id}/start", container=old.docker_id, seconds=SLOW_SECONDS)
+
+
+@contextmanager
+def _going_on(what: str, old: Old) -> Iterator[None]:
+    try:
+        yield
+    except errors.EngineRefused as exc:
+        log.warning("replace.not_given_back", container=old.docker_id[:12], error=str(exc), next=f"{what} by yourself")
 
 
 def look(engine: Engine, reference: str) -> dict[str, Any] | None:

@@ -10,11 +10,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet import errors
+from fleet.contracts.container_spec import ContainerSpec
 from workers.host.containers.engine import Engine
 
 #: Tables larger than this are none.
 _LARGEST_BYTES = 1024 * 1024
 _MOST_LINKS = 5
+
+
+def require_the_hosts(engine: Engine, spec: ContainerSpec) -> None:
+    """Raise `errors.EngineRefused` of kind `secrets_unavailable` where a container's users are others than the host's
+    of these numbers, who could not read files that are given to them."""
+    options = {str(option).partition(",")[0] for option in engine.ask("GET", "/info").get("SecurityOptions") or ()}
+    # Without root there are no users of the host for a container, whatever its spec says.
+    if "name=rootless" in options:
+        raise errors.EngineRefused(
+            "secrets: this host's Engine runs without root, so a container could not read them",
+            kind="secrets_unavailable",
+            remedy="leave its secrets out, or have it on a host whose Engine runs as root",
+        )
+    if "name=userns" in options and spec.userns_mode != "host":
+        raise errors.EngineRefused(
+            "secrets: this host's Engine gives containers users of their own (userns-remap), who could not read them",
+            kind="secrets_unavailable",
+            remedy="leave its secrets out, or have the host's owner grant userns_mode: host",
+        )
 
 
 def user_and_group(engine: Engine, details: Mapping[str, Any]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleet.contracts.container_parts import SECRETS_TARGET, capability
-from fleet.contracts.container_spec import ContainerSpec
+from fleet.contracts.container_spec import OWN_LABELS, ContainerSpec
 from workers.host.containers import volumes
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
@@ -119,6 +119,9 @@ def _labels(asked: Mapping[str, Any], details: Mapping[str, Any]) -> Iterator[st
     for name, value in asked["Labels"].items():
         if there.get(name) != value:
             yield f"Config.Labels.{name} is {there.get(name)!r}"
+    for name in there.keys() - asked["Labels"].keys():
+        if name.startswith(OWN_LABELS):
+            yield f"Config.Labels.{name} is {there[name]!r}"
     if details.get("AppArmorProfile") == "unconfined":
         host = asked["HostConfig"]
         if not host.get("Privileged") and "apparmor=unconfined" not in (host.get("SecurityOpt") or ()):

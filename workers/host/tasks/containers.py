@@ -103,7 +103,7 @@ class ContainerTasks:
         return self._state_after(before)
 
     def wait(self, request: OneContainer, run: StreamedRun) -> ContainerExited:
-        container = describe(self.engine, request.container)
+        container = self._to_act_on(request)
         while True:
             stop_if_ended(run)
             ended = self.engine.wait(container.docker_id, seconds=_WAIT_SECONDS)
