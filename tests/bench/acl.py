@@ -65,8 +65,10 @@ def patient(broker: Broker) -> "redis.Redis":
 def served(kind: str) -> Iterator[Broker]:
     with tempfile.TemporaryDirectory() as directory:
         serving = serve(kind, Path(directory))
-        yield next(serving)
-        next(serving, None)
+        try:
+            yield next(serving)
+        finally:
+            next(serving, None)
 
 
 def measure(kind: str, table: Table) -> None:
