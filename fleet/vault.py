@@ -4,8 +4,6 @@ A value is kept sealed to the fleet's own key and opened only to be sealed again
 host gets what a message names that a principal has signed for that very host, and that both of them may have.
 """
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +14,7 @@ from fleet import audit, canonical, clock, db, errors, inventory, keyring, names
 from fleet.contracts import Risk, containers
 from fleet.contracts.control import SecretsIssued
 from fleet.contracts.envelope import HEADER, Envelope
-from fleet.contracts.secrets import LARGEST, MOST, SECRET_NAME, SecretRef, SecretsWanted
+from fleet.contracts.secrets import LARGEST, MOST, SECRET_NAME, SecretRef, SecretsWanted, pack
 from fleet.keyring import Keyring
 from fleet.models import Host, Membership, Run, Secret
 from fleet.security import sealing, signing
@@ -114,8 +112,7 @@ def issue(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, *,
         if runs.is_final(run.state):  # or a host could ask for ever, and hear of values that came later
             raise _Refused("not_permitted", "the run is over")
         asked = _asked(session, host_id, run_id, wanted, ring)
-        values = {name: base64.b64encode(_value(row, ring)).decode() for name, row in asked.items()}
-        sealed = sealing.seal(json.dumps(values).encode(), wanted.seal_to)
+        sealed = sealing.seal(pack({name: _value(row, ring) for name, row in asked.items()}), wanted.seal_to)
     except _Refused as refusal:
         answer = SecretsIssued(run=run_id, seal_to=wanted.seal_to, refused=refusal.reason, detail=refusal.detail)
     except ValueError:

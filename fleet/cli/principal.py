@@ -20,9 +20,7 @@ _COLUMNS = (
     Column(heading="PRINCIPAL", value=lambda row: row["id"]),
     Column(heading="LEVEL", value=lambda row: row["level"]),
     Column(heading="STATE", value=lambda row: row["state"], state=True),
-    Column(
-        heading="HOSTS", value=lambda row: tables.labels(row["selectors"]) if row["selectors"] else "all", shrinks=True
-    ),
+    Column(heading="HOSTS", value=lambda row: tables.labels(row["selectors"], none="all"), shrinks=True),
     Column(heading="EXPIRES", value=lambda row: when.ago(row["expires_at"])),
     Column(heading="BY", value=lambda row: row["created_by"], shrinks=True, from_width=100),
 )

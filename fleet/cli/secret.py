@@ -14,7 +14,7 @@ from fleet.cli.types import HOST_ID, SELECTOR
 
 
 def _hosts(row: Mapping[str, Any]) -> str:
-    return tables.labels(row["selectors"]) if row["selectors"] else "all"
+    return tables.labels(row["selectors"], none="all")
 
 
 def _principals(row: Mapping[str, Any]) -> str:

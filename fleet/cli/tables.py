@@ -141,8 +141,8 @@ def show_detail(rows: Iterable[tuple[str, Any]]) -> None:
             out.print(head + styled(word, STYLES.get(str(word), "")), soft_wrap=True)
 
 
-def labels(value: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={text}" for key, text in sorted(value.items())) or "-"
+def labels(value: Mapping[str, str], *, none: str = "-") -> str:
+    return ",".join(f"{key}={text}" for key, text in sorted(value.items())) or none
 
 
 def _cell(column: Column, record: Record) -> "Text":

@@ -4,7 +4,10 @@ A value travels sealed to a key that the asking host has just shown under its si
 it carries out, so the control plane sees who wants which secrets there, in words that the principal has signed.
 """
 
+import base64
+import json
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -40,3 +43,16 @@ class SecretsWanted(BaseModel):
     message: str = Field(max_length=512 * 1024)
     #: X25519 public key that the values are to be sealed to
     seal_to: str = Field(max_length=64)
+
+
+def pack(values: Mapping[str, bytes]) -> bytes:
+    """Return values by their names as the text that is sealed: a JSON object, each value in base64."""
+    return json.dumps({name: base64.b64encode(value).decode() for name, value in values.items()}).encode()
+
+
+def unpack(packed: bytes) -> dict[str, bytes]:
+    """Return what was packed; raise ValueError for anything else."""
+    try:
+        return {str(name): base64.b64decode(value) for name, value in json.loads(packed).items()}
+    except (TypeError, AttributeError) as exc:
+        raise ValueError("no values by their names") from exc

@@ -1,6 +1,6 @@
 """`fleet container create`: containers by the flags of `docker run`, by a file, or by both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,19 +10,44 @@ from fleet.cli import invocation, outcomes, render, selection, shapes, tables
 from fleet.cli.container import flags, pushing
 from fleet.cli.grammar import Command
 
-PULL = click.option(
+_PULL = click.option(
     "--pull",
     type=click.Choice(["missing", "always", "never"]),
     default="missing",
     show_default=True,
     help="When the host pulls the image.",
 )
-REPLACE = click.option("--replace", is_flag=True, help="Take the place of the container that has its name.")
-DRY_RUN = click.option(
+_REPLACE = click.option("--replace", is_flag=True, help="Take the place of the container that has its name.")
+_DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Say what each host's policy says, and what its Engine would be asked for."
 )
 #: After the image everything belongs to the container, as with `docker run`.
 SETTINGS = {"allow_interspersed_args": False}
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all that says what container is to be made, and how; most of it comes as `given`, for `wanted`."""
+    for add in (
+        click.argument("command", nargs=-1, type=click.UNPROCESSED),
+        click.argument("image", required=False),
+        _DRY_RUN,
+        _REPLACE,
+        _PULL,
+        flags.options,
+    ):
+        command = add(command)
+    return command
+
+
+def wanted(
+    image: str | None, command: tuple[str, ...], given: Mapping[str, Any], *, start: bool, pull: str, replace: bool
+) -> dict[str, Any]:
+    """Return the arguments of the contract, checked; raises `click.UsageError`, `errors.InvalidArguments`."""
+    from fleet.contracts import containers
+
+    found = {"spec": flags.spec(image, command, given), "start": start, "pull": pull, "replace": replace}
+    containers.CREATE.parse(found)
+    return found
 
 
 @click.command(
@@ -37,13 +62,8 @@ SETTINGS = {"allow_interspersed_args": False}
 )
 @selection.options_beside_labels
 @pushing.options
-@flags.options
-@PULL
-@REPLACE
-@DRY_RUN
+@options
 @click.option("--start", is_flag=True, help="Start it, too.")
-@click.argument("image", required=False)
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def create(
     ctx: click.Context,
@@ -69,11 +89,10 @@ def create(
     from fleet.contracts import containers
 
     where: dict[str, Any] = {"hosts": hosts, "selectors": selectors, "all_hosts": all_hosts}
-    spec = flags.spec(image, command, given)
-    wanted = {"spec": spec, "start": start, "pull": pull, "replace": replace}
+    arguments = wanted(image, command, given, start=start, pull=pull, replace=replace)
     if dry_run:
-        ctx.exit(tell_checked(wanted, **where))
-    ctx.exit(pushing.carry_out(containers.CREATE, wanted, brief=made, timeout=timeout, no_wait=no_wait, **where))
+        ctx.exit(tell_checked(arguments["spec"], **where))
+    ctx.exit(pushing.carry_out(containers.CREATE, arguments, brief=made, timeout=timeout, no_wait=no_wait, **where))
 
 
 def made(reply: Mapping[str, Any]) -> str:
@@ -83,7 +102,7 @@ def made(reply: Mapping[str, Any]) -> str:
 
 
 def tell_checked(
-    wanted: Mapping[str, Any],
+    spec: Mapping[str, Any],
     *,
     hosts: tuple[str, ...],
     selectors: tuple[dict[str, str], ...],
@@ -93,20 +112,19 @@ def tell_checked(
     from fleet.client import Fleet
     from fleet.contracts import containers
 
-    containers.CREATE.parse(wanted)
     where = selection.where(hosts, selectors, all_hosts=all_hosts)
     # Not even the names of secrets leave for a host that is to judge only: they make no difference to its policy.
-    judged = {name: value for name, value in wanted["spec"].items() if name != "secrets"}
+    judged = {name: value for name, value in spec.items() if name != "secrets"}
     with Fleet(invocation.current().settings()) as fleet:
         batch = fleet.push(containers.CHECK, **where, arguments={"spec": judged})
         ended = list(batch.wait())
     runs = [shapes.outcome(outcome.run_id, outcome.host, outcome) for outcome in ended]
     records = [_checked(run) for run in runs]
     render.compound(
-        {"hosts": records, "spec": wanted["spec"]},
+        {"hosts": records, "spec": spec},
         parts=records,
         key="host",
-        people=lambda: _tell_people(records, secrets=wanted["spec"].get("secrets") or ()),
+        people=lambda: _tell_people(records, secrets=spec.get("secrets") or ()),
     )
     render.say("nothing was made (--dry-run)")
     if any(run["error"] for run in runs):

@@ -8,8 +8,7 @@ import click
 
 from fleet import errors
 from fleet.cli import attending, invocation, lines, render, selection
-from fleet.cli.container import flags
-from fleet.cli.container.creating import DRY_RUN, PULL, REPLACE, SETTINGS, made, tell_checked
+from fleet.cli.container import creating
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 
@@ -21,14 +20,17 @@ if TYPE_CHECKING:
 _OURS = 125
 _STARTED = (
     Column(heading="HOST", value=lambda row: row["host"]),
-    Column(heading="CONTAINER", value=lambda row: made({"container": row["container"], "warnings": row["warnings"]})),
+    Column(
+        heading="CONTAINER",
+        value=lambda row: creating.made({"container": row["container"], "warnings": row["warnings"]}),
+    ),
 )
 
 
 @click.command(
     "run",
     cls=Command,
-    context_settings=SETTINGS,
+    context_settings=creating.SETTINGS,
     examples=(
         "fleet run --host edge-7 --rm busybox:1.36 date",
         "fleet run -l env=prod -d --name web -p 8080:80 --restart always nginx:1.27",
@@ -36,14 +38,9 @@ _STARTED = (
     ),
 )
 @selection.options_beside_labels
-@flags.options
-@PULL
-@REPLACE
-@DRY_RUN
+@creating.options
 @click.option("-d", "--detach", is_flag=True, help="Return when it has started.")
 @click.option("--rm", "removes", is_flag=True, help="Remove it when it has ended, with its unnamed volumes.")
-@click.argument("image", required=False)
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -71,15 +68,13 @@ def command(
 
     if detach and removes:
         raise click.UsageError("--rm: somebody has to see the container end; leave out --detach")
-    spec = flags.spec(image, command, given)
-    wanted = {"spec": spec, "start": True, "pull": pull, "replace": replace}
-    containers.CREATE.parse(wanted)
+    arguments = creating.wanted(image, command, given, start=True, pull=pull, replace=replace)
     if dry_run:
-        ctx.exit(tell_checked(wanted, hosts=hosts, selectors=selectors, all_hosts=all_hosts))
+        ctx.exit(creating.tell_checked(arguments["spec"], hosts=hosts, selectors=selectors, all_hosts=all_hosts))
     where = selection.where(hosts, selectors, all_hosts=all_hosts)
     with _ours(), Fleet(invocation.current().settings()) as fleet:
         selection.confirm("Run a container on", fleet.targets(**where), all_hosts=all_hosts)
-        batch = fleet.push(containers.CREATE, **where, arguments=wanted)
+        batch = fleet.push(containers.CREATE, **where, arguments=arguments)
         started = attending.ended(batch)
         failure = attending.tell_failures(batch, started)
         there = {outcome.host: outcome.reply["container"]["docker_id"] for outcome in started if outcome.reply}

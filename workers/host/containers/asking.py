@@ -4,8 +4,6 @@ What is asked is the message itself that a principal signed; what is answered is
 of a value is in the journal, the outbox or a log.
 """
 
-import base64
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +12,7 @@ from typing import Any
 
 from fleet import errors, logs
 from fleet.contracts.control import SecretsIssued
-from fleet.contracts.secrets import ASKED_FOR_SECONDS, SecretRef, SecretsWanted
+from fleet.contracts.secrets import ASKED_FOR_SECONDS, SecretRef, SecretsWanted, unpack
 from workers.host.containers.keeping import SecretFiles
 
 log = logs.get(__name__)
@@ -106,9 +104,8 @@ class Secrets:
                 f"secrets: {issued.detail}", kind=issued.refused, remedy=_REMEDIES.get(issued.refused, "")
             )
         try:
-            opened = json.loads(self.files.opener.open(issued.sealed))
-            return {str(name): base64.b64decode(value) for name, value in opened.items()}
-        except (ValueError, TypeError, AttributeError) as exc:
+            return unpack(self.files.opener.open(issued.sealed))
+        except ValueError as exc:
             raise errors.TaskFailed("secrets: what came cannot be opened", kind="secrets_unavailable") from exc
 
     def _await(self, run_id: str, wanted: dict[str, Any]) -> SecretsIssued | None:

@@ -8,8 +8,6 @@ After a reboot the tmpfs is empty, and the Engine could not start those containe
 and removes what belongs to no container any more.
 """
 
-import base64
-import json
 import os
 import shutil
 import threading
@@ -21,6 +19,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleet import credentials, errors, logs
+from fleet.contracts.secrets import pack, unpack
 from fleet.security import sealing
 from fleet.security.keys import KeyPair
 from fleet.security.sealing import Opener
@@ -148,11 +147,9 @@ class SecretFiles:
     def _restore(self, run_id: str) -> Kept | None:
         try:
             kept = Kept.model_validate_json(credentials.read_private(self._record(run_id), what="secrets"))
-            values = json.loads(self.opener.open(kept.sealed))
+            values = unpack(self.opener.open(kept.sealed))
             self.require_memory()
-            self._write(
-                run_id, {name: base64.b64decode(value) for name, value in values.items()}, uid=kept.uid, gid=kept.gid
-            )
+            self._write(run_id, values, uid=kept.uid, gid=kept.gid)
         except (ValidationError, ValueError, OSError, errors.FleetError) as exc:
             log.warning("secrets.lost", run=run_id, error=str(exc), next="make the container anew")
             return None
@@ -181,8 +178,7 @@ class SecretFiles:
         return place
 
     def _seal(self, values: Mapping[str, bytes]) -> str:
-        plain = {name: base64.b64encode(value).decode() for name, value in values.items()}
-        return sealing.seal(json.dumps(plain).encode(), self.opener.public)
+        return sealing.seal(pack(values), self.opener.public)
 
     def _place(self, run_id: str) -> Path:
         return self.directory / _name(run_id)

@@ -15,7 +15,7 @@ from fleet.contracts import RunContext
 from fleet.contracts.container_spec import ContainerSpec
 from fleet.contracts.containers import CheckContainer, ContainerCheck, ContainerCreated, CreateContainer
 from fleet.contracts.secrets import SecretRef
-from workers.host.containers import images, networks, replacing, users, volumes
+from workers.host.containers import calls, images, networks, replacing, users, volumes
 from workers.host.containers.building import Owner, request
 from workers.host.containers.ending import stop_if_ended
 from workers.host.containers.engine import Engine
@@ -127,7 +127,7 @@ class Maker:
         if wanted.start:
             self._engine.ask(
                 "POST",
-                f"/containers/{docker_id}/start",
+                f"/containers/{calls.part(docker_id)}/start",
                 about=f"container {_name(wanted.spec, owner)!r}",
                 container=docker_id,
                 seconds=SLOW_SECONDS,

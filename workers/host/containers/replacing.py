@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from fleet import errors, logs
 from fleet.contracts.containers import Label
+from workers.host.containers import calls
 from workers.host.containers.building import Owner
 from workers.host.containers.engine import Engine
 
@@ -124,7 +125,9 @@ def give_back(engine: Engine, news: list[str], owner: Owner, name: str) -> None:
         rename(engine, old.docker_id, name)
     if old.running:
         with _going_on("start it", old):
-            engine.ask("POST", f"/containers/{old.docker_id}/start", container=old.docker_id, seconds=SLOW_SECONDS)
+            engine.ask(
+                "POST", f"/containers/{calls.part(old.docker_id)}/start", container=old.docker_id, seconds=SLOW_SECONDS
+            )
 
 
 @contextmanager
@@ -150,7 +153,7 @@ def rename(engine: Engine, docker_id: str, name: str) -> None:
     if _name(details) != name:
         engine.ask(
             "POST",
-            f"/containers/{docker_id}/rename",
+            f"/containers/{calls.part(docker_id)}/rename",
             about=f"container {name!r}",
             kinds={409: "name_in_use"},
             parameters={"name": name},
@@ -162,7 +165,7 @@ def kill(engine: Engine, docker_id: str) -> None:
     try:
         engine.ask(
             "POST",
-            f"/containers/{docker_id}/kill",
+            f"/containers/{calls.part(docker_id)}/kill",
             container=docker_id,
             kinds={409: "not_running"},
             seconds=SLOW_SECONDS,
@@ -177,7 +180,7 @@ def remove(engine: Engine, docker_id: str) -> None:
     try:
         engine.ask(
             "DELETE",
-            f"/containers/{docker_id}",
+            f"/containers/{calls.part(docker_id)}",
             container=docker_id,
             kinds={409: "being_removed"},
             parameters={"force": "1", "v": "1"},
