@@ -10,6 +10,7 @@ REGISTRY_TASK = "fleet.beat.registry"
 RESCUE_TASK = "fleet.beat.rescue"
 TRUST_TASK = "fleet.beat.trust"
 JOINERS_TASK = "fleet.beat.joiners"
+DATABASE_TASK = "fleet.beat.database"
 
 ENTRIES = (
     Entry(
@@ -62,5 +63,16 @@ SLOW_ENTRIES = (
         jitter=0.1,
         retry=timedelta(seconds=5),
         why="a message that the broker lost is sent again 10 to 15 s after its push",
+    ),
+)
+#: In one more: a database that does not answer must be seen by whoever asks how this process is, and hold up nobody.
+DATABASE_ENTRIES = (
+    Entry(
+        name="database",
+        task=DATABASE_TASK,
+        interval=timedelta(seconds=5),
+        jitter=0.1,
+        retry=timedelta(seconds=1),
+        why="the health endpoint says that it answers as long as it did within 15 s",
     ),
 )

@@ -54,6 +54,9 @@ class InPlaceScheduler(Scheduler):
         self._due = dict.fromkeys(self._entries, 0.0)
         self._failing: set[str] = set()
         self._woken = threading.Event()
+        #: monotonic times: of the last tick, and of each entry's last success
+        self._ticked_at: float | None = None
+        self._worked_at: dict[str, float] = {}
         super().__init__(app, schedule={}, lazy=lazy)
 
     def setup_schedule(self) -> None:
@@ -65,6 +68,7 @@ class InPlaceScheduler(Scheduler):
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Wait until an entry is due and run it, or until woken. Returns 0: there is nothing left to sleep."""
+        self._ticked_at = time.monotonic()
         name = min(self._due, key=self._due.__getitem__)
         if self._woken.wait(max(0.0, self._due[name] - time.monotonic())):
             self._woken.clear()
@@ -74,6 +78,15 @@ class InPlaceScheduler(Scheduler):
         wait = entry.wait_seconds() if self.run(entry) else entry.retry.total_seconds()
         self._due[name] = min(self._due[name], time.monotonic() + wait)
         return 0
+
+    def age(self) -> float | None:
+        """Return the seconds since the last tick; None before the first. Thread-safe, as the next."""
+        return None if self._ticked_at is None else time.monotonic() - self._ticked_at
+
+    def worked(self, name: str) -> float | None:
+        """Return the seconds since an entry worked last; None where it never has, or there is none of that name."""
+        at = self._worked_at.get(name)
+        return None if at is None else time.monotonic() - at
 
     def hurry(self, name: str) -> None:
         """Make an entry due now. Thread-safe."""
@@ -93,6 +106,7 @@ class InPlaceScheduler(Scheduler):
                 self._failing.add(entry.name)
                 log.warning("beat.failed", entry=entry.name, error=str(exc), retry_seconds=entry.retry.total_seconds())
             return False
+        self._worked_at[entry.name] = time.monotonic()
         if entry.name in self._failing:
             self._failing.discard(entry.name)
             log.info("beat.recovered", entry=entry.name)
@@ -125,6 +139,19 @@ class BeatThread:
     def hurry(self, name: str) -> None:
         """Run an entry now instead of when it is due."""
         self._service.scheduler.hurry(name)
+
+    def age(self) -> float | None:
+        """Return the seconds since it ticked last; None before the first tick.
+
+        An idle beat ticks when its next entry is due, so this is as old as the shortest of their intervals.
+        """
+        found: float | None = self._service.scheduler.age()
+        return found
+
+    def worked(self, name: str) -> float | None:
+        """Return the seconds since an entry worked last; None where it never has."""
+        found: float | None = self._service.scheduler.worked(name)
+        return found
 
     def _run(self) -> None:
         try:

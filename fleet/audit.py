@@ -147,9 +147,7 @@ def events(
         (AuditEvent.event, event),
         (AuditEvent.actor, actor),
     )
-    for column, value in wanted:
-        if value is not None:
-            query = query.where(col(column) == value)
+    query = db.narrowed(query, *wanted)
     if since is not None:
         query = query.where(col(AuditEvent.recorded_at) >= since)
     if after_id is None:

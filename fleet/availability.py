@@ -53,7 +53,7 @@ def set(  # noqa: A001 - read as availability.set
     inventory.publish_hosts(session, client, host)
     row = inventory.host(session, host)
     if row.keys:
-        client.lpush(names.control(host), _word(row, ring, by=by))
+        client.lpush(names.control(host), ring.word(row.keys[0], decision(row, by=by)))
     return changed
 
 
@@ -69,22 +69,22 @@ def remind(session: Session, client: "redis.Redis", ring: Keyring) -> int:
     for host, beat in beats.items():
         if beat is None or beat.availability == rows[host].availability:
             continue
-        word = _word(rows[host], ring, by="control")  # the same words have the same signature
+        # the same words have the same signature
+        word = ring.word(rows[host].keys[0], decision(rows[host], by="control"))
         if command.lpos(names.control(host), word) is None:
             client.lpush(names.control(host), word)
             told += 1
     return told
 
 
-def _word(host: Host, ring: Keyring, *, by: str) -> str:
-    """Return what the host is told: the decision as it is on record."""
-    told = SetAvailability(
+def decision(host: Host, *, by: str) -> SetAvailability:
+    """Return what the host is told: the decision as it is on record. Heard again, it changes nothing."""
+    return SetAvailability(
         availability=Availability(host.availability),
         deadline=host.drain_deadline.timestamp() if host.drain_deadline else None,
         by=by,
         decided_at=host.availability_at.timestamp() if host.availability_at else 0.0,
     )
-    return ring.word(host.keys[0], told)
 
 
 def _time(client: "redis.Redis") -> tuple[int, int]:

@@ -5,10 +5,13 @@ the two, measured by whoever has a connection in hand, and answers without a rou
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 #: Linux has a clock that counts time asleep, too; elsewhere CLOCK_MONOTONIC is the nearest there is.
 _ELAPSED: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+#: Moments that have a date wherever they are shown: the last hours of UTC's calendar are beyond that of Tokyo.
+_EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
 def now() -> datetime:
@@ -25,7 +28,11 @@ def elapsed() -> float:
 
 
 def from_unix(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """Return a moment; raises ValueError, OverflowError or OSError for one that is not on every calendar."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    if not _EARLIEST <= moment <= _LATEST:
+        raise OverflowError("a moment beyond the calendar")
+    return moment
 
 
 class BrokerClock:

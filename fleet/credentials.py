@@ -6,6 +6,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -96,8 +97,13 @@ def load_principal(path: Path, *, name: str) -> PrincipalCredential:
 
 def broker(credential: HostCredential | PrincipalCredential, settings: Settings) -> Address:
     """Return where the broker is for whoever has this. A CA in the settings counts instead of the one in it: so a fleet
-    can change its CA without enrolling anew."""
-    return _address(credential, ca=settings.resolved_broker_ca)
+    can change its CA without enrolling anew. For a host a URL without a login (`broker_elsewhere`) counts instead of
+    where it was enrolled, so that a broker can move."""
+    found = _address(credential, ca=settings.resolved_broker_ca)
+    elsewhere = settings.broker_elsewhere if isinstance(credential, HostCredential) else None
+    if elsewhere is None:
+        return found
+    return replace(found, host=elsewhere.host, port=elsewhere.port, tls=elsewhere.tls)
 
 
 def _address(credential: HostCredential | PrincipalCredential, *, ca: str | None = None) -> Address:

@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlmodel import Session
+from sqlmodel import Session, col
 
 from fleet import errors, redaction
+
+#: A SELECT of whatever.
+Query = TypeVar("Query")
 
 MIGRATIONS = Path(__file__).parent / "models" / "migrations"
 #: Not Alembic's own default, so that another program's database is never taken for ours.
@@ -102,6 +106,16 @@ def take(opened: Session | Connection, lock: Lock) -> None:
     connection = opened.connection() if isinstance(opened, Session) else opened
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int(lock)})
+
+
+def narrowed(query: Query, *wanted: tuple[object, object]) -> Query:
+    """Return a query for what has all of these values, as pairs of column and value; None as a value says nothing."""
+    found: Any = query  # of one table or of several, which the stubs have no common word for
+    for column, value in wanted:
+        if value is not None:
+            found = found.where(col(column) == value)
+    narrowed_query: Query = found
+    return narrowed_query
 
 
 def newest_version() -> str:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import update
+from sqlalchemy import tuple_, update
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, db, errors, inventory, keyring, names, tokens
+from fleet import audit, clock, db, errors, inventory, keyring, labeling, names, tokens
 from fleet.broker import login
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest
 from fleet.keyring import Keyring
@@ -36,7 +36,7 @@ _SAID_OPENLY = {
     _ENROLLED_ALREADY: (
         "host {host!r} is enrolled already; to enroll it again use `fleet token create --host-id {host}`"
     ),
-    _TOO_MANY_LABELS: f"host {{host!r}} would have more than {inventory.MOST_LABELS} labels; remove some of them first",
+    _TOO_MANY_LABELS: f"host {{host!r}} would have more than {labeling.MOST} labels; remove some of them first",
 }
 
 
@@ -80,7 +80,7 @@ def create_token(
         expires_at=now + ttl,
         uses_left=uses,
         host_id=host_id,
-        labels=inventory.check_labels(labels or {}),
+        labels=labeling.check(labels or {}),
     )
     session.add(record)
     audit.record(
@@ -93,20 +93,42 @@ def create_token(
     return token.text()
 
 
-def list_tokens(session: Session) -> list[EnrollmentToken]:
-    """Return all tokens, the newest first."""
-    return list(session.exec(select(EnrollmentToken).order_by(col(EnrollmentToken.created_at).desc())).all())
+def state(token: EnrollmentToken) -> str:
+    """Say whether a token enrolls anybody: valid, used, expired or revoked."""
+    if token.revoked_at:
+        return "revoked"
+    if token.uses_left < 1:
+        return "used"
+    return "expired" if token.expires_at <= clock.now() else "valid"
+
+
+def list_tokens(session: Session, *, before: str | None = None, limit: int | None = None) -> list[EnrollmentToken]:
+    """Return tokens, the newest first; with `before` those that follow that one in the list.
+
+    Raises `errors.NotFound` for a `before` that is no token's id.
+    """
+    created_at, id_ = col(EnrollmentToken.created_at), col(EnrollmentToken.id)
+    query = select(EnrollmentToken).order_by(created_at.desc(), id_.desc()).limit(limit)
+    if before is not None:
+        last = _get(session, before)
+        query = query.where(tuple_(created_at, id_) < (last.created_at, last.id))
+    return list(session.exec(query).all())
 
 
 def revoke_token(session: Session, token_id: str, *, revoked_by: str) -> None:
     """Make a token useless; raises `errors.NotFound`. A second call changes nothing."""
-    record = session.get(EnrollmentToken, token_id)
-    if record is None:
-        raise errors.NotFound(f"no token with the id {token_id!r}", remedy="`fleet token list` shows those there are")
+    record = _get(session, token_id)
     if record.revoked_at is None:
         record.revoked_at = clock.now()
         session.add(record)
         audit.record(session, event="token.revoked", actor=names.principal_sender(revoked_by), data={"token": token_id})
+
+
+def _get(session: Session, token_id: str) -> EnrollmentToken:
+    record = session.get(EnrollmentToken, token_id)
+    if record is None:
+        raise errors.NotFound(f"no token with the id {token_id!r}", remedy="`fleet token list` shows those there are")
+    return record
 
 
 class Redemption(NamedTuple):
@@ -193,7 +215,7 @@ def _problem(  # noqa: PLR0911 - one line a reason
     if known and _is_member(known):
         if token.host_id != request.host:
             return _ENROLLED_ALREADY
-        if len({**known.labels, **token.labels}) > inventory.MOST_LABELS:
+        if len({**known.labels, **token.labels}) > labeling.MOST:
             return _TOO_MANY_LABELS
     return ""
 

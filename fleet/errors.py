@@ -11,10 +11,12 @@ FleetError                        exit code
 │   ├── TaskRejected                   the host refused a message; it never ran
 │   ├── EnrollmentRefused              the control plane refused a token
 │   ├── CredentialUnusable             missing, unreadable, open to others, expired, revoked
+│   ├── Unauthenticated                no bearer token of the REST API, or none that counts
 │   ├── NotPermitted                   the principal may not do that, or not there
 │   └── NotTrusted                     a signature or credential that is not whose it should be
 │       └── ResultForged               what lies there as a result is nobody's word that counts
 ├── Unreachable                   5    something is not there at the moment
+│   ├── NoHosts                        a push that is meant for no host at all
 │   ├── HostNotConnected               no heartbeat: nothing was queued
 │   │   ├── HostNotEnrolled            no such host
 │   │   └── HostNotAvailable           it is paused or draining
@@ -118,13 +120,24 @@ class Refused(FleetError):
     exit_code = 4
 
 
+#: What to do about a refusal, by its reason.
+_REMEDIES = {
+    "not_in_allow_list": "`fleet policy show` shows what is listed, where the control plane runs",
+    "no_policy": "`fleet policy apply` gives the fleet one, where the control plane runs",
+    "switched_off": "whoever owns the host decides that",
+}
+
+
 class TaskRejected(Refused):
     """The host refused the message before anything ran. `reason` is one of the catalogued words."""
 
     code = "rejected"
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"the host refused the task ({reason})" + (f": {detail}" if detail else ""))
+        super().__init__(
+            f"the host refused the task ({reason})" + (f": {detail}" if detail else ""),
+            remedy=_REMEDIES.get(reason, ""),
+        )
         self.reason = reason
         self.detail = detail
 
@@ -135,6 +148,12 @@ class EnrollmentRefused(Refused):
 
 class CredentialUnusable(Refused):
     code = "credential_unusable"
+
+
+class Unauthenticated(Refused):
+    """Nobody that the REST API knows: no bearer token, or none that counts."""
+
+    code = "unauthenticated"
 
 
 class NotPermitted(Refused):
@@ -158,6 +177,12 @@ class ResultForged(NotTrusted):
 class Unreachable(FleetError):
     code = "unreachable"
     exit_code = 5
+
+
+class NoHosts(Unreachable):
+    """No host has the labels that were named, or none is enrolled. Nothing was queued."""
+
+    code = "no_hosts"
 
 
 class HostNotConnected(Unreachable):

@@ -6,28 +6,24 @@ the audit as well.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
-from fleet import clock, errors, names
-from fleet.contracts.containers import Container
-from fleet.contracts.hosts import Availability, Facts
+from fleet import clock, errors, labeling, names
+from fleet.contracts.containers import Container, Label
+from fleet.contracts.hosts import UNLISTED, Availability, Facts
 from fleet.models import ContainerRecord, Host, Membership
 
 if TYPE_CHECKING:
     import redis
 
-#: As in Kubernetes: up to 63 letters, digits, '-', '_', '.', '/', beginning and ending with a letter or digit.
-_LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?")
 #: What sessions of a host left in its row; another host of the same name has none of it.
 _OF_A_SESSION = ("registered_at", "last_seen_at", "signed_off_at", "inventory_at", "journal")
-#: The registry hash carries every host's labels to every principal.
-MOST_LABELS = 64
 
 
 def host(session: Session, host_id: str) -> Host:
@@ -42,45 +38,26 @@ def host(session: Session, host_id: str) -> Host:
     return found
 
 
-def hosts(session: Session, *, selector: Mapping[str, str] | None = None) -> list[Host]:
-    """Return the hosts that have all labels of the selector, by name; without one every host."""
-    found = session.exec(select(Host).order_by(col(Host.id))).all()
-    return [each for each in found if matches(each.labels, selector or {})]
+def hosts(
+    session: Session,
+    *,
+    selector: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> list[Host]:
+    """Return the hosts that have all labels of the selector, by name; without one every host.
 
-
-def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """Say whether labels have every pair of the selector."""
-    return all(labels.get(key) == value for key, value in selector.items())
-
-
-def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels; raise `errors.InvalidValue` that names a wrong key or value, or says there are too many."""
-    for key, value in labels.items():
-        _check_label("label", key)
-        if value:  # an empty value is a mark: it is there or not
-            _check_label(f"value of label {key!r}", value)
-    if len(labels) > MOST_LABELS:
-        raise errors.InvalidValue(
-            field="labels", value=len(labels), problem="are too many", remedy=f"a host may have {MOST_LABELS}"
-        )
-    return dict(labels)
-
-
-def _check_label(field: str, value: str) -> None:
-    if not _LABEL.fullmatch(value):
-        raise errors.InvalidValue(
-            field=field,
-            value=value,
-            problem="cannot be used",
-            remedy="use 1 to 63 letters, digits, '-', '_', '.' and '/', beginning and ending with a letter or digit",
-        )
+    With `after` only those that follow that name, whether there is such a host or not.
+    """
+    query = select(Host).where(*labeling.having(Host.labels, selector or {})).order_by(col(Host.id)).limit(limit)
+    return list(session.exec(query if after is None else query.where(col(Host.id) > after)).all())
 
 
 def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: Iterable[str] = ()) -> Host:  # noqa: A002
     """Set labels of a host, then remove others, and return it. A label that is not there is removed already."""
     found = host(session, host_id)
     gone = frozenset(unset)
-    labels = check_labels({key: value for key, value in {**found.labels, **set}.items() if key not in gone})
+    labels = labeling.check({key: value for key, value in {**found.labels, **set}.items() if key not in gone})
     if labels != found.labels:
         found.labels, found.credential = labels, None  # a new one says so
     session.add(found)
@@ -115,7 +92,7 @@ def enroll_host(
         forget_containers(session, host_id)
         found.sqlmodel_update(dict.fromkeys(_OF_A_SESSION), update={"facts": {}, "availability": Availability.ACTIVE})
     found.membership = Membership.ACCEPTED.value
-    found.labels = check_labels({**kept, **(labels or {})})
+    found.labels = labeling.check({**kept, **(labels or {})})
     found.enrolled_at = moment
     found.keys, found.credential = [key], None
     session.add(found)
@@ -159,10 +136,14 @@ def accepted(session: Session, host_ids: Iterable[str]) -> dict[str, tuple[str, 
     return {host: tuple(keys) for host, keys in session.exec(query).all()}
 
 
-def register(session: Session, host_id: str, *, facts: Facts, at: datetime) -> None:
-    """Note that a worker session of the host began, with what the host says about itself."""
+def register(session: Session, host_id: str, *, facts: Facts | None, at: datetime, unlisted: bool = False) -> None:
+    """Note that a worker session of the host began, with what the host says about itself; an unlisted one says nothing
+    more, and what was known of its containers is known no longer."""
     found = host(session, host_id)
-    found.facts = facts.model_dump(mode="json")
+    found.facts = {UNLISTED: True} if facts is None or unlisted else facts.model_dump(mode="json")
+    if unlisted:
+        sync_containers(session, host_id, (), at=at)
+        found.inventory_at = None
     found.registered_at = at
     found.signed_off_at = None
     session.add(found)
@@ -175,13 +156,34 @@ def deregister(session: Session, host_id: str, *, at: datetime) -> None:
     session.add(found)
 
 
-def containers(session: Session, *, host: str | None = None, all: bool = True) -> list[ContainerRecord]:  # noqa: A002
-    """Return containers as last reported, by host and name; without `all` only those that run."""
-    query = select(ContainerRecord).order_by(col(ContainerRecord.host_id), col(ContainerRecord.name))
+def containers(
+    session: Session,
+    *,
+    host: str | None = None,
+    all: bool = True,  # noqa: A002
+    managed: bool = False,
+    selector: Mapping[str, str] | None = None,
+    after: tuple[str, str] | None = None,
+    limit: int | None = None,
+) -> list[ContainerRecord]:
+    """Return containers as last reported, by host and name.
+
+    Without `all` only those that run, with `managed` those that Fleet made, with `selector` those of the hosts that
+    have all these labels, and with `after` those that follow that host and name, whether they are there or not.
+    """
+    record = ContainerRecord
+    place = (col(record.host_id), col(record.name))
+    query = select(record).order_by(*place, col(record.docker_id)).limit(limit)
     if host is not None:
-        query = query.where(ContainerRecord.host_id == names.host_id(host))
+        query = query.where(record.host_id == names.host_id(host))
     if not all:
-        query = query.where(ContainerRecord.state == "running")
+        query = query.where(record.state == "running")
+    if managed:
+        query = query.where(*labeling.having(record.labels, {Label.MANAGED: "true"}))
+    if selector:
+        query = query.join(Host, col(Host.id) == col(record.host_id)).where(*labeling.having(Host.labels, selector))
+    if after is not None:
+        query = query.where(tuple_(*place) > after)
     return list(session.exec(query).all())
 
 

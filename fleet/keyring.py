@@ -99,6 +99,12 @@ class Keyrings:
     def ring(self) -> Keyring:
         return self._ring
 
+    def current(self, session: Session) -> Keyring:
+        """Return the ring of now, as that transaction sees it; the file is read only where something has changed."""
+        if [row.public for row in _known(session)] != [key.public for key in self._ring.keys]:
+            self._ring = obtain(session, self._path)
+        return self._ring
+
     def refresh(self) -> Keyring:
         """Look whether keys were added or retired; return the ring of now."""
         with self._lock, self._session() as opened:

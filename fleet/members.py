@@ -6,20 +6,21 @@ which reconciles the broker when it begins and whenever the broker has started a
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import redis
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, db, enrollment, inventory, keyring, names
+from fleet import audit, clock, db, enrollment, inventory, keyring, names, policies, principals, tokens
 from fleet.broker import login
 from fleet.contracts.control import (
     ControlMessage,
     CredentialIssued,
     KeyRotationRequested,
     MembershipRevoked,
+    PolicyUpdated,
     TrustUpdated,
 )
 from fleet.keyring import Keyring
@@ -59,7 +60,7 @@ def reconcile(session: Session, client: "redis.Redis", ring: Keyring) -> broker_
 
 
 def publish(session: Session, client: "redis.Redis", ring: Keyring) -> None:
-    """Write what everybody reads: the fleet's word about itself, hosts, and principals' credentials."""
+    """Write what everybody reads: the fleet's word about itself, its policy, hosts, and principals' credentials."""
     inventory.publish_hosts(session, client)
     live = {
         row.id: row.credential
@@ -67,9 +68,12 @@ def publish(session: Session, client: "redis.Redis", ring: Keyring) -> None:
     }
     published: Any = client.hkeys(names.PRINCIPALS)
     gone = set(published) - live.keys()
+    stated = policies.signed(session, ring)
     pipe: Any
     with client.pipeline(transaction=True) as pipe:
         pipe.set(names.TRUST, keyring.statement(session, ring))
+        if stated is not None:
+            pipe.set(names.POLICY, stated)
         if gone:
             pipe.hdel(names.PRINCIPALS, *gone)
         if live:
@@ -91,9 +95,16 @@ def tell(session: Session, client: "redis.Redis", ring: Keyring, said: Mapping[s
 def announce_trust(session: Session, client: "redis.Redis", ring: Keyring) -> None:
     """Tell everybody which keys are the fleet's and whose credentials count. Call it after the change is committed."""
     publish(session, client, ring)
-    told = TrustUpdated(statement=keyring.statement(session, ring))
-    hosts = session.exec(select(Host.id).where(Host.membership == Membership.ACCEPTED)).all()
-    tell(session, client, ring, dict.fromkeys(hosts, told))
+    _tell_everybody(session, client, ring, TrustUpdated(statement=keyring.statement(session, ring)))
+
+
+def announce_policy(session: Session, client: "redis.Redis", ring: Keyring) -> None:
+    """Tell everybody the fleet's policy, if there is one, signed by the keys of now. Call it after it is committed, and
+    when the keys have changed: a host that has kept it would believe a former key no more."""
+    stated = policies.signed(session, ring)
+    if stated is not None:
+        client.set(names.POLICY, stated)
+        _tell_everybody(session, client, ring, PolicyUpdated(statement=stated))
 
 
 def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_id: str) -> None:
@@ -107,6 +118,20 @@ def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_i
     admit_host(client, host)
     inventory.publish_hosts(session, client, host_id)
     tell(session, client, ring, {host_id: CredentialIssued(credential=credential)})
+
+
+def set_labels(
+    session: Session, host_id: str, *, to_set: Mapping[str, str], to_remove: Collection[str], by: str
+) -> dict[str, str]:
+    """Change labels of a host and return those it has; `announce_host` makes them count, once this is committed.
+
+    Raises `errors.NotFound`, `errors.InvalidValue`.
+    """
+    row = inventory.set_labels(session, host_id, to_set, to_remove)
+    labels = dict(row.labels)
+    changed = {"set": dict(to_set), "removed": sorted(to_remove), "labels": labels}
+    audit.record(session, event="host.labeled", actor=names.principal_sender(by), host_id=host_id, data=changed)
+    return labels
 
 
 def unannounced(session: Session) -> list[str]:
@@ -144,22 +169,39 @@ def admit_host(client: "redis.Redis", host: Host, *, anew: bool = False) -> None
     broker_users.save(client)
 
 
-def admit_principal(client: "redis.Redis", principal: Principal) -> None:
-    """Let a principal in at the broker by the passwords that count."""
-    broker_users.apply(client, [acl.principal(principal.id, principal.broker_hashes)])
+def admit_principal(session: Session, client: "redis.Redis", name: str) -> Principal:
+    """Let a principal in at the broker by the passwords that count, and return it; raises `errors.NotFound`."""
+    row = principals.get(session, name)
+    broker_users.apply(client, [acl.principal(row.id, row.broker_hashes)])
     broker_users.save(client)
+    return row
 
 
-def admit_joiner(client: "redis.Redis", token: EnrollmentToken) -> None:
-    """Let whoever holds the token ask at the broker."""
-    broker_users.apply(client, [_joiner(token)])
+def admit_token(session: Session, client: "redis.Redis", ring: Keyring, token: str) -> EnrollmentToken:
+    """Let whoever holds a new token ask at the broker, and return what is kept of it.
+
+    Call it before the token is committed: one that the broker does not take is none.
+    """
+    row = session.get_one(EnrollmentToken, tokens.parse(token).id)
+    broker_users.apply(client, [_joiner(row)])
     broker_users.save(client)
+    publish(session, client, ring)
+    return row
 
 
-def expel(client: "redis.Redis", user: str) -> None:
-    """Cut somebody off from the broker, also where they wait in a blocking command."""
-    broker_users.cut(client, user)
-    broker_users.save(client)
+def revoke_principal(session: Session, client: "redis.Redis", name: str, *, by: str) -> None:
+    """Let a principal push nothing more; hosts hear it by `announce_trust`, once this is committed.
+
+    Raises `errors.NotFound`.
+    """
+    principals.revoke(session, name, by=by)
+    _expel(client, login.principal_user(name))
+
+
+def revoke_token(session: Session, client: "redis.Redis", token_id: str, *, by: str) -> None:
+    """Let an enrollment token enroll nobody any more; raises `errors.NotFound`."""
+    enrollment.revoke_token(session, token_id, revoked_by=by)
+    _expel(client, login.joiner_user(token_id))
 
 
 def revoke_host(session: Session, client: "redis.Redis", ring: Keyring, host_id: str, *, by: str) -> Host:
@@ -173,7 +215,7 @@ def revoke_host(session: Session, client: "redis.Redis", ring: Keyring, host_id:
         word = ring.word(host.keys[0], MembershipRevoked(by=by))
         client.lpush(key, word)
         _await_read(client, key, word)
-    expel(client, login.host_user(host_id))
+    _expel(client, login.host_user(host_id))
     inbox = names.inbox(host_id, 0).removesuffix("0")
     left = [names.queue(host_id), key, names.presence(host_id), names.inventory(host_id), names.dead(host_id)]
     left += [str(found) for found in client.scan_iter(match=f"{inbox}*", count=1000)]
@@ -191,6 +233,17 @@ def request_key_rotation(session: Session, client: "redis.Redis", ring: Keyring,
     inventory.host(session, host_id)
     audit.record(session, event="host.rotation_requested", actor=names.principal_sender(by), host_id=host_id, data={})
     tell(session, client, ring, {host_id: KeyRotationRequested()})
+
+
+def _expel(client: "redis.Redis", user: str) -> None:
+    """Cut somebody off from the broker, also where they wait in a blocking command."""
+    broker_users.cut(client, user)
+    broker_users.save(client)
+
+
+def _tell_everybody(session: Session, client: "redis.Redis", ring: Keyring, message: ControlMessage) -> None:
+    hosts = session.exec(select(Host.id).where(Host.membership == Membership.ACCEPTED)).all()
+    tell(session, client, ring, dict.fromkeys(hosts, message))
 
 
 def _await_read(client: "redis.Redis", key: str, word: str) -> None:

@@ -19,6 +19,7 @@ random id of an enrollment request.
 | `fleet:hosts`                | hash    | control           | principals     | none        | accepted hosts, credential, availability: `X` → JSON |
 | `fleet:principals`           | hash    | control           | principals     | none        | newest credential of each principal: `P` → JWS |
 | `fleet:trust`                | string  | control           | joining hosts, hosts, principals | none | the fleet's keys and whose credentials count, signed |
+| `fleet:policy`               | string  | control           | hosts, principals | none     | the fleet's policy and its version, signed |
 | `fleet:enroll:requests`      | list    | joining hosts     | control        | none        | enrollment requests |
 | `fleet:enroll:reply:T:R`     | list    | control           | joining host   | 60 s        | the answer to request R by token T |
 | `fleet:control:lease`        | string  | control           | control        | 10 s        | which control worker may write the ledger |
@@ -45,6 +46,8 @@ from fleet import errors
 
 #: 1 to 63 of a-z, 0-9 and inner hyphens: one DNS label (RFC 1123), lower case.
 HOST_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+#: The end of a run id, enough of it not to be a guess: lists on narrow terminals show the last 12 digits.
+RUN_ENDING = re.compile(r"[0-9a-f-]{4,36}")
 #: The same form for principals, so that their names can stand in keys, too.
 PRINCIPAL = HOST_ID
 
@@ -54,6 +57,7 @@ RESERVED = frozenset({"dirty", "control"})
 HOSTS = "fleet:hosts"
 PRINCIPALS = "fleet:principals"
 TRUST = "fleet:trust"
+POLICY = "fleet:policy"
 REPORTS_DIRTY = "fleet:reports:dirty"
 ENROLL_REQUESTS = "fleet:enroll:requests"
 CONTROL_LEASE = "fleet:control:lease"

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from redis.client import NEVER_DECODE
 
 from fleet import names
+from fleet.contracts.hosts import is_unlisted
 from fleet.contracts.presence import PRESENCE_TTL, Heartbeat, Presence, presence_at
 
 if TYPE_CHECKING:  # hosts import this module, and never the database's
@@ -56,10 +57,13 @@ def connected(client: "redis.Redis", hosts: Iterable[str]) -> set[str]:
 
 
 def of(host: "Host", heartbeat: Heartbeat | None, now: datetime) -> Presence:
-    """Say whether a host is online, stale or offline, by its heartbeat, or else by when it was last seen."""
+    """Say whether a host is online, stale or offline, by its heartbeat, or else by when it was last seen; of one that
+    writes no heartbeats only that it has not signed off."""
     if heartbeat is not None:
         return Presence.ONLINE
     seen, signed_off = host.last_seen_at, host.signed_off_at
+    if is_unlisted(host.facts):
+        return Presence.UNLISTED if signed_off is None else Presence.OFFLINE
     if seen is None or (signed_off is not None and signed_off >= seen):
         return Presence.OFFLINE
     silent = presence_at(now - seen)

@@ -5,12 +5,12 @@ key) comes to it through the broker; only a new key makes a new file. Hosts judg
 do not count any more is in its statement (`fleet.keyring`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, db, errors, inventory, keyring, names
+from fleet import audit, clock, db, errors, keyring, labeling, names
 from fleet.broker import login
 from fleet.contracts import Risk
 from fleet.contracts.credentials import PrincipalCredential
@@ -35,12 +35,14 @@ def create(
     broker_url: str,
     broker_ca: str | None = None,
     selectors: Mapping[str, str] | None = None,
+    approves: Collection[Risk] = (),
     ttl: timedelta = DEFAULT_TTL,
 ) -> PrincipalCredential:
     """Make a principal and return what its file holds; it can push once the broker knows its user.
 
-    `selectors` are the labels that a host must have. Raises `errors.InvalidValue`, `errors.Refused` where there is one
-    of that name. The name of a revoked one can be given anew and inherits nothing but its count of credentials.
+    `selectors` are the labels that a host must have, `approves` the risks of others' runs that it may approve. Raises
+    `errors.InvalidValue`, `errors.Refused` where there is one of that name. The name of a revoked one can be given anew
+    and inherits nothing but its count of credentials.
     """
     names.principal(name)
     if not SHORTEST_TTL <= ttl <= LONGEST_TTL:
@@ -56,7 +58,8 @@ def create(
         )
     now = clock.now()
     row = known or Principal(id=name, level="", credential="", expires_at=now, created_at=now, created_by=by)
-    row.level, row.selectors = level.value, inventory.check_labels(selectors or {})
+    row.level, row.selectors = level.value, labeling.check(selectors or {})
+    row.approves = _in_order(approves)
     row.created_at, row.created_by, row.expires_at, row.revoked_at = now, by, now + ttl, None
     row.keys, row.broker_hashes = [], []
     made = _equip(session, row, ring, broker_url=broker_url, broker_ca=broker_ca)
@@ -76,25 +79,38 @@ def get(session: Session, name: str) -> Principal:
     return found
 
 
-def everybody(session: Session) -> list[Principal]:
-    """Return all principals by name, the revoked ones too."""
-    return list(session.exec(select(Principal).order_by(col(Principal.id))).all())
+def everybody(session: Session, *, after: str | None = None, limit: int | None = None) -> list[Principal]:
+    """Return principals by name, the revoked ones too; with `after` those that follow that name."""
+    query = select(Principal).order_by(col(Principal.id)).limit(limit)
+    if after is not None:
+        query = query.where(col(Principal.id) > after)
+    return list(session.exec(query).all())
 
 
-def set_level(session: Session, name: str, level: Level, *, ring: Keyring, by: str) -> Principal:
+def set_level(
+    session: Session, name: str, level: Level, *, ring: Keyring, by: str, approves: Collection[Risk] | None = None
+) -> Principal:
     """Change what a principal may do, from now on and on every host; its file stays as it is.
 
-    A former one (`rotate`) ends at once, before its overlap is over: it says the former level.
+    What it may approve is changed too where `approves` says so. A former file (`rotate`) ends at once, before its
+    overlap is over: it says the former level. Nothing else ever changes a level.
     """
     db.take(session, db.Lock.TRUST)
     row = get(session, name)
-    if row.level == level:
+    wanted = row.approves if approves is None else _in_order(approves)
+    if (row.level, row.approves) == (level.value, wanted):
         return row
-    row.level = level.value
+    event = "principal.level_set" if row.level != level else "principal.approves_set"
+    row.level, row.approves = level.value, wanted
     _certify(session, row, ring)
     row.least_serial = row.serial
-    _record(session, "principal.level_set", row, by)
+    _record(session, event, row, by)
     return row
+
+
+def set_approves(session: Session, name: str, approves: Collection[Risk], *, ring: Keyring, by: str) -> Principal:
+    """Change which risks of others' runs a principal may approve, as `set_level` does; its level stays as it is."""
+    return set_level(session, name, Level(get(session, name).level), ring=ring, by=by, approves=approves)
 
 
 def rotate(
@@ -167,7 +183,7 @@ def may_end(session: Session, name: str, run: Run) -> bool:
     if row is None or row.revoked_at is not None or row.expires_at < clock.now():
         return False
     labels = host.labels if host else {}
-    return Level(row.level).may(Risk.CHANGES) and inventory.matches(labels, row.selectors)
+    return Level(row.level).may(Risk.CHANGES) and labeling.matches(labels, row.selectors)
 
 
 def _equip(
@@ -204,7 +220,13 @@ def _identity(row: Principal) -> PrincipalIdentity:
         serial=row.serial,
         issued_at=clock.now().timestamp(),
         expires_at=row.expires_at.timestamp(),
+        approves=frozenset(Risk(risk) for risk in row.approves),
     )
+
+
+def _in_order(approves: Collection[Risk]) -> list[str]:
+    """Return risks as they are kept, from the least to the greatest: the same ones are then equal."""
+    return [risk.value for risk in Risk if risk in set(approves)]
 
 
 def _record(session: Session, event: str, row: Principal, by: str) -> None:
@@ -212,6 +234,7 @@ def _record(session: Session, event: str, row: Principal, by: str) -> None:
         "principal": row.id,
         "level": row.level,
         "selectors": row.selectors,
+        "approves": row.approves,
         "serial": row.serial,
         "expires_at": row.expires_at.isoformat(),
     }

@@ -1,37 +1,33 @@
-"""Settings: every knob of Fleet, typed, bounded and explained, from flags, environment and files.
+"""Settings: every knob of Fleet, typed, bounded and explained, and what follows from them.
 
-Order, first wins: flags (keyword arguments here), `FLEET_<NAME>` in the environment, `FLEET_<NAME>_FILE` (a file whose
-content is the value, for secrets), the settings file, what a running `fleet up` left in the state directory, defaults.
-The settings file is `-c FILE` or `FLEET_CONFIG`, else the first that exists of `./fleet.toml`, `/etc/fleet/fleet.toml`.
-This is the only module that reads the environment.
+Where they come from, and what wins, is `fleet.configuration`'s; what children get of the environment is for
+`fleet.environment`. Besides these three no module reads it.
 """
 
 import os
 import socket
-import tomllib
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_state_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fleet import address, authority, errors, names, redaction
+from fleet import address, authority, errors, listening, names
 from fleet.address import Address
+from fleet.listening import Listening
 
 PREFIX = "FLEET_"
-#: Variables that are Fleet's but no settings.
-_NOT_SETTINGS = frozenset({"FLEET_CONFIG"})
 #: Settings whose value may come from a file named in `FLEET_<NAME>_FILE`.
-SECRETS = ("broker_url", "flower_broker_url", "database_url", "token", "flower_password")
-#: Written by `fleet up` into its state directory, so that everything on the machine finds it.
-STATE_FILE = "fleet.toml"
-#: The host's policy, where it lies beside the settings file.
-POLICY_FILE = "policy.toml"
+SECRETS = ("broker_url", "broker_password", "flower_broker_url", "database_url", "token", "flower_password")
 #: What a host advertises where nobody says otherwise (E4 of the feature table).
 DEFAULT_PORT = 8000
+#: Where a control worker tells of its health: beside a host's on the same machine.
+CONTROL_HEALTH_PORT = 8001
 
 
 class Settings(BaseSettings):
@@ -40,6 +36,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     broker_url: SecretStr | None = Field(None, description="Redis or Valkey ≥ 7: rediss://[user:password@]host:port/0")
+    broker_password: SecretStr | None = Field(
+        None, description="password of the user in broker_url, where that names none: then it is no secret"
+    )
     flower_broker_url: SecretStr | None = Field(
         None, description="the broker with Flower's own user, which can only listen; default: broker_url"
     )
@@ -64,7 +63,18 @@ class Settings(BaseSettings):
     )
     docker_url: str | None = Field(None, description="Docker Engine: unix:///path or tcp://…; default: DOCKER_HOST")
     policy_file: Path | None = Field(
-        None, description="what containers may have of this host; default: policy.toml beside this file, or /etc/fleet"
+        None,
+        description="what may be had of and done on this host; default: policy.toml beside this file, or /etc/fleet",
+    )
+    shell: bool = Field(
+        default=True, description="whether the fleet may have commands run and files moved on this host, by its policy"
+    )
+    unlisted: bool = Field(
+        default=False, description="whether this host tells nobody that it is there and what containers it has"
+    )
+    stay_when_ended: bool = Field(
+        default=False,
+        description="whether a worker that has ended for good waits, unhealthy, to be told to stop: for containers",
     )
     secrets_dir: Path = Field(
         Path("/run/fleet/secrets"), description="secrets of a host's containers; must lie on a tmpfs"
@@ -85,6 +95,15 @@ class Settings(BaseSettings):
     flower_port: int = Field(5555, ge=1, le=65535)
     flower_user: str = "fleet"
     flower_password: SecretStr | None = Field(None, description="default: made and kept in the state directory")
+    api_address: str = Field("127.0.0.1", description="address that the REST API listens on")
+    api_port: int = Field(5556, ge=0, le=65535, description="0 for any that is free")
+    api_tls_cert: Path | None = Field(None, description="PEM file of the API's certificate; default: no TLS")
+    api_tls_key: Path | None = Field(None, description="PEM file of that certificate's key")
+    health_address: str | None = Field(
+        None,
+        description="ADDRESS:PORT where a worker says how it is, or off; default: loopback, a host's advertised port, "
+        "8001 for the control plane",
+    )
     metrics_address: str | None = Field(
         None, description="ADDRESS:PORT where the control worker serves Prometheus metrics; default: nowhere"
     )
@@ -115,9 +134,14 @@ class Settings(BaseSettings):
     def _check_metrics_address(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        address, separator, port = value.rpartition(":")
-        if not (separator and address and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:9464")
+        listening.parse(value, example="127.0.0.1:9464")
+        return value
+
+    @field_validator("health_address")
+    @classmethod
+    def _check_health_address(cls, value: str | None) -> str | None:
+        if value is not None and value != listening.OFF:
+            listening.parse(value, example=f"127.0.0.1:{DEFAULT_PORT}, or off", any_port=True)
         return value
 
     @field_validator("database_url")
@@ -194,6 +218,19 @@ class Settings(BaseSettings):
             raise errors.SettingsInvalid(f"AGENT_PORT: {given!r} is not a port", remedy="use a number from 1 to 65535")
         return int(given)
 
+    def health_listening(self, *, port: int) -> Listening | None:
+        """Return where to tell of one's health: the setting, else that port on loopback; None for nowhere."""
+        if self.health_address is None:
+            return Listening(host=listening.LOOPBACK, port=port, insisted=False)
+        if self.health_address == listening.OFF:
+            return None
+        return listening.parse(self.health_address, example=f"127.0.0.1:{port}", any_port=True)
+
+    def anchored(self) -> "Settings":
+        """Return the same settings for a process that leaves the directory which their paths are relative to."""
+        paths = {name: value.absolute() for name, value in self if isinstance(value, Path)}
+        return self.model_copy(update=paths)
+
     def host_dir(self, host: str) -> Path:
         """Return the directory of one host's credential and journal."""
         return self.state_dir / "hosts" / names.host_id(host)
@@ -213,9 +250,32 @@ class Settings(BaseSettings):
         """The certificates in `broker_ca` (PEM), None where it is not set; raises `errors.SettingsInvalid`."""
         return None if self.broker_ca is None else authority.read(self.broker_ca, field="FLEET_BROKER_CA")
 
+    def secret_values(self) -> tuple[bytes, ...]:
+        """Return what is secret in these settings, passwords of URLs by themselves."""
+        found = set()
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                text = value.get_secret_value()
+                written = urlsplit(text).password if name.endswith("_url") else text
+                found |= {written or "", unquote(written or "")}
+        return tuple(text.encode() for text in found if text)
+
     def require_broker(self) -> Address:
-        """Return where the broker is; raise `errors.SettingsInvalid` where none is known."""
-        return address.parse(self.require_broker_url(), ca=self.resolved_broker_ca)
+        """Return where the broker is, and whose login to use; raise `errors.SettingsInvalid` where none is known."""
+        found = address.parse(self.require_broker_url(), ca=self.resolved_broker_ca)
+        if found.password is None and self.broker_password is not None:
+            return replace(found, password=self.broker_password.get_secret_value())
+        return found
+
+    @property
+    def broker_elsewhere(self) -> Address | None:
+        """Where this machine finds the broker, if a URL without a login says so: whoever has a login of its own goes by
+        that. One with a login is the control plane's, and says nothing to others."""
+        if self.broker_url is None:
+            return None
+        found = address.parse(self.broker_url.get_secret_value(), ca=self.resolved_broker_ca)
+        return None if found.username or found.password else found
 
     def require_broker_of_flower(self) -> Address:
         """Return where the broker is, with the user that can only listen where there is one."""
@@ -231,99 +291,3 @@ class Settings(BaseSettings):
                 remedy="start one with `fleet up`, or set FLEET_BROKER_URL=rediss://:PASSWORD@HOST:PORT/0",
             )
         return self.broker_url.get_secret_value()
-
-
-def load(*, config: Path | None = None, **flags: Any) -> Settings:
-    """Read the settings; flags that are None count as not given.
-
-    Raises `errors.SettingsInvalid` for a wrong value, an unknown name (with the nearest known one) or an unreadable
-    file.
-    """
-    given = {name: value for name, value in flags.items() if value is not None}
-    _refuse_unknown_variables()
-    merged = _read_secret_files()
-    chosen = config or (Path(os.environ["FLEET_CONFIG"]) if os.environ.get("FLEET_CONFIG") else None)
-    candidates = [chosen] if chosen else [Path("fleet.toml"), Path("/etc/fleet/fleet.toml")]
-    for path in candidates:
-        if chosen or path.is_file():
-            beside = path.absolute().with_name(POLICY_FILE)
-            merged = {**({"policy_file": beside} if beside.is_file() else {}), **_read_file(path), **merged}
-            break
-    state_dir = Path(
-        given.get("state_dir")
-        or os.environ.get("FLEET_STATE_DIR")
-        or merged.get("state_dir")
-        or user_state_path("fleet")
-    )
-    if (state_dir / STATE_FILE).is_file() and "broker_url" not in given:
-        merged = {**_read_file(state_dir / STATE_FILE), **merged}
-    environment = {name for name in Settings.model_fields if os.environ.get(PREFIX + name.upper())}
-    fallbacks = {name: value for name, value in merged.items() if name not in environment and name not in given}
-    try:
-        settings = Settings(**fallbacks, **given)
-    except ValidationError as exc:
-        raise errors.SettingsInvalid(_explain(exc, given), remedy="fleet.example.toml explains the settings") from exc
-    settings.resolved_broker_ca  # noqa: B018 - read now, so that a wrong one is said at once
-    return settings
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """Return the environment for a child process: this one's, with some variables set."""
-    return {**os.environ, **variables}
-
-
-def environment_for_tasks() -> dict[str, str]:
-    """Return the environment for code of installed packages: this process's, without Fleet's own settings, some of
-    which are secrets."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-
-
-def _explain(exc: ValidationError, given: dict[str, Any]) -> str:
-    parts = []
-    for error in exc.errors():
-        name = ".".join(str(part) for part in error["loc"])
-        origin = name if name in given else f"{PREFIX}{name.upper()}"
-        value = error.get("input")
-        shown = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if name in SECRETS:
-            shown = redaction.url(str(shown)) if name.endswith("_url") else "***"
-        message = error["msg"].removeprefix("Value error, ")
-        parts.append(f"{origin}: {shown!r}: {message}")
-    return "; ".join(parts)
-
-
-def _refuse_unknown_variables() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS} | _NOT_SETTINGS
-    for variable in os.environ:
-        if variable.startswith(PREFIX) and variable not in known:
-            hint = errors.did_you_mean(variable, sorted(known))
-            raise errors.SettingsInvalid(f"{variable}: no such setting", remedy=hint or f"unset {variable}")
-
-
-def _read_secret_files() -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name in SECRETS:
-        variable = f"{PREFIX}{name.upper()}_FILE"
-        if path := os.environ.get(variable):
-            try:
-                values[name] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as exc:
-                raise errors.SettingsInvalid(
-                    f"{variable}: cannot read {path!r} ({exc})", remedy="give a readable file"
-                ) from exc
-    return values
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise errors.SettingsInvalid(f"settings file {path}: cannot be read ({exc})", remedy="mend or move it") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise errors.SettingsInvalid(f"settings file {path}: is not TOML ({exc})", remedy="mend or move it") from exc
-    for name in content:
-        if name not in Settings.model_fields:
-            hint = errors.did_you_mean(name, sorted(Settings.model_fields))
-            raise errors.SettingsInvalid(f"settings file {path}: unknown setting {name!r}", remedy=hint or "remove it")
-    return content

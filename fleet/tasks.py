@@ -7,7 +7,7 @@
     group(list_containers.on(host).s() for host in ("edge-1", "edge-2"))().get()  # Celery canvas
 
 Names of hosts and arguments are checked here; errors are Fleet's (`fleet.errors`). The broker is found as the CLI finds
-it, see `fleet.settings`; nothing is read or connected before the first push.
+it, see `fleet.configuration`; nothing is read or connected before the first push.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fleet import names
-from fleet.contracts import AnyContract, container_output, containers, hosts, images, registry
+from fleet.contracts import AnyContract, container_output, containers, files, hosts, images, registry, shell
 
 if TYPE_CHECKING:
     from fleet.dispatch import Offline, RunResult, RunSignature
@@ -26,16 +26,20 @@ __all__ = [
     "container_logs",
     "container_stats",
     "create_container",
+    "get_file",
     "host_facts",
     "inspect_container",
     "kill_container",
     "list_containers",
+    "list_files",
     "list_images",
     "ping_host",
     "pull_image",
+    "put_file",
     "remove_container",
     "remove_image",
     "restart_container",
+    "run_command",
     "start_container",
     "stop_container",
     "task",
@@ -130,3 +134,7 @@ container_stats = Pushable(container_output.STATS)
 list_images = Pushable(images.LIST)
 pull_image = Pushable(images.PULL)
 remove_image = Pushable(images.REMOVE)
+run_command = Pushable(shell.RUN)
+list_files = Pushable(files.LIST)
+get_file = Pushable(files.GET)
+put_file = Pushable(files.PUT)

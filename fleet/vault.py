@@ -10,15 +10,16 @@ from typing import Any
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
-from fleet import audit, canonical, clock, db, errors, inventory, keyring, names, runs
-from fleet.contracts import Risk, containers
-from fleet.contracts.control import SecretsIssued
+from fleet import audit, canonical, clock, db, errors, keyring, labeling, names, runs
+from fleet.contracts import Risk, approvals, containers
+from fleet.contracts.control import ApproveRun, SecretsIssued
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.secrets import LARGEST, MOST, SECRET_NAME, SecretRef, SecretsWanted, pack
 from fleet.keyring import Keyring
 from fleet.models import Host, Membership, Run, Secret
 from fleet.security import sealing, signing
 from fleet.security.identity import PrincipalIdentity
+from fleet.security.trust import Trust
 
 #: How many of the fleet's secrets there may be.
 _MOST_KEPT = 10_000
@@ -64,7 +65,7 @@ def keep(
     row.sealed, row.key = _sealed(value, ring), ring.newest.public
     row.size, row.version, row.created_at, row.created_by = len(value), row.version + 1, clock.now(), by
     if selectors is not None:
-        row.selectors = inventory.check_labels(selectors)
+        row.selectors = labeling.check(selectors)
     if principals is not None:
         row.principals = [names.principal(each) for each in principals]
     session.add(row)
@@ -140,14 +141,17 @@ def _asked(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, r
     if host is None or host.membership != Membership.ACCEPTED:
         raise _Refused("not_permitted", "the host is not enrolled")
     principal, arguments = _signed(session, host, run_id, wanted, ring)
-    if not principal.level.may(Risk.EXECUTES) or not inventory.matches(host.labels, principal.selectors):
+    may = principal.level.may(Risk.EXECUTES) or _is_approved(
+        run_id, wanted, principal, host=host, trust=keyring.believed(session, ring)
+    )
+    if not may or not labeling.matches(host.labels, principal.selectors):
         raise _Refused("not_permitted", f"principal {principal.name} may not make containers there")
     found: dict[str, Secret] = {}
     for name in _named(arguments):
         row = session.get(Secret, name)
         if row is None:
             raise _Refused("unknown_secret", f"there is no secret {name!r}")
-        if not inventory.matches(host.labels, row.selectors):
+        if not labeling.matches(host.labels, row.selectors):
             raise _Refused("not_permitted", f"secret {name!r} is not for this host")
         if row.principals and principal.name not in row.principals:
             raise _Refused("not_permitted", f"secret {name!r} is not for principal {principal.name}")
@@ -180,6 +184,27 @@ def _signed(
     if objection := trust.objection(principal, now=clock.now().timestamp()):
         raise _Refused("not_permitted", f"the credential of principal {principal.name} is {objection}")
     return principal, arguments
+
+
+def _is_approved(run_id: str, wanted: SecretsWanted, requester: PrincipalIdentity, *, host: Host, trust: Trust) -> bool:
+    """Say whether the host shows somebody else's word that this very message may be carried out."""
+    if not wanted.approval:
+        return False
+    try:
+        said, approver = signing.check_control(wanted.approval, host.keys, trust=trust)
+        word = ApproveRun.model_validate_json(said)
+    except (errors.NotTrusted, ValidationError):
+        return False
+    return (
+        approver is not None
+        and approver.name == word.by
+        and approver.name != requester.name
+        and approver.key != requester.key
+        and trust.objection(approver, now=clock.now().timestamp()) != "revoked"
+        and Risk.EXECUTES in approver.approves
+        and labeling.matches(host.labels, approver.selectors)
+        and (word.run, word.digest) == (run_id, approvals.digest(wanted.message))
+    )
 
 
 def _named(arguments: Mapping[str, Any]) -> list[str]:

@@ -191,9 +191,18 @@ class Backend(RedisBackend):
         return super().remove_pending_result(result)
 
     def close(self) -> None:
-        """Let go of the connections of the calling thread's subscription."""
+        """Let go of the connections of the calling thread's subscription; who waits afterwards makes new ones.
+
+        Celery takes what it has subscribed to once for subscribed to, and would wait for ever.
+        """
         consumer: Any = self.result_consumer  # type: ignore[attr-defined]  # missing in the stubs
         consumer.stop()
+        consumer._pubsub = None  # noqa: SLF001 - as it was in the beginning
+        consumer.subscribed_to.clear()
+        self.client.connection_pool.disconnect()
+        pending: Any = self._pending_results  # type: ignore[attr-defined]  # as above
+        for waiting in pending:
+            waiting.clear()
 
 
 def _forged(run_id: str, problem: str) -> dict[str, Any]:

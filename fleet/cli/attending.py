@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fleet import errors
-from fleet.cli import outcomes, progress, render, shapes
+import click
+
+from fleet import errors, shapes
+from fleet.cli import approving, outcomes, progress, render
 
 if TYPE_CHECKING:
     from fleet.client import Batch, Fleet, Outcome
@@ -14,15 +17,29 @@ if TYPE_CHECKING:
 
 @contextmanager
 def pushed(
-    fleet: "Fleet", contract: "AnyContract", *, where: Mapping[str, Any], arguments: Mapping[str, Any], offline: Any
+    fleet: "Fleet",
+    contract: "AnyContract",
+    *,
+    where: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    offline: Any = "fail",
+    description: str = "",
+    time_limit: timedelta | None = None,
 ) -> "Iterator[Batch]":
-    """Push, and cancel what still runs where the block ends otherwise than well: nobody looks any more."""
-    batch = fleet.push(contract, **where, arguments=arguments, offline=offline)
-    try:
-        yield batch
-    except BaseException:
-        cancel(fleet, batch)
-        raise
+    """Push, say which runs wait for approval, and cancel what still runs where the block ends otherwise than well:
+    nobody looks any more. Where only the caller's patience has ended (`errors.TimedOut`), the runs go on."""
+    with approving.announced(fleet, contract) as waits:
+        batch = fleet.push(
+            contract, **where, arguments=arguments, offline=offline, description=description, time_limit=time_limit
+        )
+        try:
+            waits.start(batch.run_ids)
+            yield batch
+        except (click.exceptions.Exit, errors.TimedOut):
+            raise
+        except BaseException:
+            cancel(fleet, batch)
+            raise
 
 
 def cancel(fleet: "Fleet", batch: "Batch") -> None:
@@ -32,13 +49,13 @@ def cancel(fleet: "Fleet", batch: "Batch") -> None:
             fleet.cancel(run_id, reason="whoever asked for it has left")
 
 
-def ended(batch: "Batch", *, bar: bool = True) -> "list[Outcome]":
-    """Wait for all runs and return how they ended, in the order of their hosts."""
+def ended(batch: "Batch", *, bar: bool = True, timeout: float | None = None) -> "list[Outcome]":
+    """Wait for all runs and return how they ended, in the order of their hosts; raises `errors.TimedOut`."""
     count = len(batch.run_ids)
     text = f"{batch.task} on {count} hosts" if count > 1 else batch.task
     found = []
     with progress.bar(text, total=count if count > 1 else None, wanted=bar) as advance:
-        for outcome in batch.wait():
+        for outcome in batch.wait(timeout=timeout):
             found.append(outcome)
             advance("")
     return sorted(found, key=lambda outcome: outcome.host)

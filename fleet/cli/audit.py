@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, render, steps, tables, when
+from fleet import shapes
+from fleet.cli import invocation, recorded, render, steps, tables, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column
 from fleet.cli.types import DURATION, HOST_ID
@@ -43,7 +44,7 @@ def tail(run_id: str | None) -> str | None:
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--host", type=HOST_ID, help="Only about this host."),
-        click.option("--task", "run", metavar="ID", help="Only about this task."),
+        click.option("--task", "--run", "run", metavar="ID", help="Only about this task."),
         click.option("--event", metavar="NAME", help="Only this event, such as run.failed."),
         click.option("--by", "actor", metavar="ACTOR", help="Only by this actor: a host, p:NAME, or control."),
     ):
@@ -55,25 +56,75 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 def group() -> None:
     """Read the audit: who did what, on which host, when.
 
-    Events are only ever added. They lie in the control plane's database.
+    Events are only ever added. They lie in the control plane's database, and so do shell sessions: every command and
+    file operation that was asked of a host, with how it was judged and what came of it.
     """
 
 
 @group.command(
     "list",
-    examples=("fleet audit list --host edge-7 --since 1h", "fleet audit list --event run.failed -o jsonl"),
+    examples=(
+        "fleet audit list --host edge-7 --since 1h",
+        "fleet audit list --event run.failed -o jsonl",
+        "fleet audit list --kind shell --principal deploy-bot --since 1d",
+    ),
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["events", "shell"]),
+    default="events",
+    show_default=True,
+    help="Events, or shell sessions: commands and file operations.",
 )
 @_filters
+@click.option("--principal", type=HOST_ID, metavar="NAME", help="Only sessions of this principal; with --kind shell.")
 @click.option("--since", type=DURATION, help="Only what was recorded within this time.")
 @click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="The newest N.")
-def list_(*, since: timedelta | None, limit: int, **filters: Any) -> None:
-    """List audit events, the newest last."""
+def list_(*, kind: str, principal: str | None, since: timedelta | None, limit: int, **filters: Any) -> None:
+    """List audit events, or shell sessions, the newest last."""
     from fleet import audit, clock
 
     moment = clock.now() - since if since else None
+    if kind == "shell":
+        _list_sessions(principal=principal, since=moment, limit=limit, **filters)
+        return
+    if principal:
+        raise click.UsageError("--principal goes with --kind shell; of events it is --by p:NAME")
     with invocation.database(invocation.current().settings()) as session:
         rows = audit.events(session, since=moment, limit=limit, **filters)
     render.listing([audit.to_wire(row) for row in rows], columns=COLUMNS, key="id", empty="no event matches")
+
+
+def _list_sessions(*, event: str | None, actor: str | None, **filters: Any) -> None:
+    from fleet import sessions
+
+    if event or actor:
+        raise click.UsageError("--event and --by are about events; of --kind shell there is --principal")
+    with invocation.database(invocation.current().settings()) as session:
+        records = [shapes.shell_session(row) for row in sessions.listing(session, **filters)]
+    render.listing(records, columns=recorded.COLUMNS, key="id", empty="no session matches")
+
+
+@group.command("session", examples=("fleet audit session 5f0d1c2b3a49", "fleet audit session 5f0d1c2b3a49 -o json"))
+@click.argument("run_id", metavar="RUN")
+def session_(run_id: str) -> None:
+    """Show one command or file operation: who asked for what and why, what the policy said, and what it wrote.
+
+    Of what it wrote the beginning and the end are kept.
+    """
+    from fleet import sessions
+    from fleet.models import Run
+
+    with invocation.database(invocation.current().settings()) as session:
+        row = sessions.named(session, run_id)
+        run = session.get(Run, row.run_id)
+        record = {**shapes.shell_session(row), "description": run.description if run else ""}
+
+    def people() -> None:
+        tables.show_detail(recorded.rows(record))
+        recorded.tell_output(record)
+
+    render.compound(record, parts=[record], key="id", people=people)
 
 
 @group.command("follow", examples=("fleet audit follow", "fleet audit follow --host edge-7 -o jsonl"))

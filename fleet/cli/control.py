@@ -15,6 +15,9 @@ def command(ctx: click.Context, /, **flags: str | None) -> None:
 
     It enrolls hosts, writes what they report into the database, and keeps the audit. Several may run; one at a time
     writes. It needs FLEET_BROKER_URL, and keeps an SQLite file unless FLEET_DATABASE_URL names another database.
+
+    It says how it is at http://127.0.0.1:8001/health (FLEET_HEALTH_ADDRESS), which `fleet health control` asks, and
+    tells systemd where that wants to know (Type=notify, WatchdogSec=).
     """
     from fleet import logs, services
 

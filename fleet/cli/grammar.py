@@ -71,6 +71,11 @@ class _Globals(click.Command):
         )
 
 
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    with formatter.section("Examples"):
+        formatter.write("".join(f"{'':{formatter.current_indent}}{example}\n" for example in examples))
+
+
 class Command(_Globals):
     """A command with `examples`, complete lines that `--help` shows and the tests parse."""
 
@@ -79,15 +84,23 @@ class Command(_Globals):
         self.examples = tuple(examples)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Examples"):
-            formatter.write("".join(f"{'':{formatter.current_indent}}{example}\n" for example in self.examples))
+        _write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
 
 
 class Group(_Globals, click.Group):
-    """A group of commands of one noun."""
+    """A group of commands of one noun; its help shows the first example of each."""
 
     command_class = Command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if not isinstance(self, Command):  # which shows its own
+            _write_examples(formatter, self.examples_of_commands(ctx))
+        super().format_epilog(ctx, formatter)
+
+    def examples_of_commands(self, ctx: click.Context) -> tuple[str, ...]:
+        below = (self.get_command(ctx, name) for name in self.list_commands(ctx))
+        return tuple(found.examples[0] for found in below if isinstance(found, Command))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -97,6 +110,10 @@ class Group(_Globals, click.Group):
         known = self.list_commands(ctx)
         hint = errors.did_you_mean(args[0], known) or f"known: {', '.join(known)}"
         raise click.UsageError(f"no such command {args[0]!r}; {hint}", ctx)
+
+
+class CommandGroup(Command, Group):
+    """A group that is a command, too, where no verb is named."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +126,15 @@ class Entry:
 
 
 class LazyGroup(Group):
-    """The root: its commands are entries of a table, imported when they are named."""
+    """The root: its commands are entries of a table, imported when they are named; so it has examples of its own."""
 
-    def __init__(self, *args: Any, entries: Mapping[str, Entry], **extra: Any) -> None:
+    def __init__(self, *args: Any, entries: Mapping[str, Entry], examples: Sequence[str], **extra: Any) -> None:
         super().__init__(*args, **extra)
         self.entries = entries
+        self._examples = tuple(examples)
+
+    def examples_of_commands(self, ctx: click.Context) -> tuple[str, ...]:
+        return self._examples
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return click.Group.get_params(self, ctx)
@@ -135,4 +156,5 @@ class LazyGroup(Group):
                 formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, self._examples)
         click.Group.format_epilog(self, ctx, formatter)

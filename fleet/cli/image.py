@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import attending, invocation, outcomes, pulling, push, render, selection, shapes, when
+from fleet import shapes
+from fleet.cli import attending, invocation, outcomes, pulling, push, render, selection, when
 from fleet.cli.grammar import Group
 from fleet.cli.sizes import size
 from fleet.cli.tables import Column, Record

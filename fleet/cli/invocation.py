@@ -33,9 +33,9 @@ class Invocation:
 
     def settings(self, **flags: Any) -> "Settings":
         """Read the settings with the command's own flags on top; raises `errors.SettingsInvalid`."""
-        from fleet import settings
+        from fleet import configuration
 
-        return settings.load(config=Path(self.config) if self.config else None, **flags)
+        return configuration.load(config=Path(self.config) if self.config else None, **flags)
 
 
 def current() -> Invocation:

@@ -45,13 +45,16 @@ def token(settings: "Settings", *, given: str | None, file: str | None) -> str |
 
 
 def enroll(settings: "Settings", *, host: str, token: str, broker_url: str | None = None) -> "HostCredential":
-    """Redeem the token and save the credential; `broker_url` replaces the token's.
+    """Redeem the token and save the credential; `broker_url` replaces the token's, and so does one in the settings that
+    has no login.
 
     Raises `errors.InvalidValue` (malformed), `errors.EnrollmentRefused`, `errors.Unreachable`, `errors.LocalFault`.
     """
     from fleet import credentials, joining, version
     from fleet.cli import progress, render
 
+    if broker_url is None and settings.broker_elsewhere is not None:
+        broker_url = settings.broker_elsewhere.url
     path = settings.credential_path(host)
     credentials.rehearse(path)
     with progress.bar(f"waiting for the control plane to enroll {host}"):

@@ -53,6 +53,7 @@ def rotate() -> None:
         ring = keyring.rotate(control.session, settings.signing_keys_path, by=settings.resolved_principal)
     with invocation.control_plane(settings) as control:
         members.announce_trust(control.session, control.client, control.ring)
+        members.announce_policy(control.session, control.client, control.ring)
     render.say(
         f"key {ring.newest.public} signs from now on; copy {settings.signing_keys_path} to other control workers"
     )
@@ -82,6 +83,7 @@ def retire() -> None:
         for host in members.unannounced(control.session):
             members.announce_host(control.session, control.client, control.ring, host)
         members.announce_trust(control.session, control.client, control.ring)
+        members.announce_policy(control.session, control.client, control.ring)
     with invocation.control_plane(settings) as control:
         keyring.retire(control.session, settings.signing_keys_path, by=settings.resolved_principal)
     with invocation.control_plane(settings) as control:

@@ -17,10 +17,11 @@ _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 #: Every command, in the order of the help. A command's own help begins with its summary.
 ENTRIES = {
     "up": Entry(
-        "fleet.cli.up:command", "Run everything on this machine: broker, control plane, Flower, and a host.", _RUN
+        "fleet.cli.up:command", "Run everything on this machine: broker, control plane, API, Flower, and a host.", _RUN
     ),
-    "worker": Entry("fleet.cli.worker:command", "Run the worker of a host.", _RUN),
+    "worker": Entry("fleet.cli.worker:group", "Run the worker of a host.", _RUN),
     "control": Entry("fleet.cli.control:command", "Run a control worker.", _RUN),
+    "api": Entry("fleet.cli.api:command", "Run the REST API.", _RUN),
     "flower": Entry("fleet.cli.flower:command", "Run Flower, the web view of workers and tasks.", _RUN),
     "enroll": Entry("fleet.cli.enroll:command", "Make this machine a host, by a token.", _HOSTS),
     "token": Entry("fleet.cli.token:group", "Make, list and revoke enrollment tokens.", _HOSTS),
@@ -31,14 +32,21 @@ ENTRIES = {
     ),
     "container": Entry("fleet.cli.container:group", "Make, start, stop, follow and remove containers.", _HOSTS),
     "image": Entry("fleet.cli.image:group", "Pull, list and remove images.", _HOSTS),
+    "exec": Entry("fleet.cli.exec:command", "Run a program on hosts: an argument list, never a shell.", _TASKS),
+    "file": Entry("fleet.cli.file:group", "List, read and write files of hosts, as the fleet's policy grants.", _HOSTS),
     "push-task": Entry("fleet.cli.push:command", "Push a task to one host, several, or all.", _TASKS),
     "task": Entry("fleet.cli.task:group", "List, show, follow, wait for, cancel and retry tasks.", _TASKS),
+    "approval": Entry(
+        "fleet.cli.approval:group", "List, show, approve and deny runs that wait for somebody else.", _TASKS
+    ),
     "principal": Entry("fleet.cli.principal:group", "Make, list, change and revoke those who push.", _LOOK),
+    "policy": Entry("fleet.cli.policy:group", "Check, apply, show and explain the fleet's policy.", _LOOK),
     "secret": Entry("fleet.cli.secret:group", "Keep, list and remove secrets of containers.", _LOOK),
     "key": Entry("fleet.cli.key:group", "List and change the fleet's signing keys.", _LOOK),
     "broker": Entry("fleet.cli.broker:group", "Prepare a broker that is not Fleet's own.", _LOOK),
     "audit": Entry("fleet.cli.audit:group", "Read the audit: who did what, on which host, when.", _LOOK),
     "health": Entry("fleet.cli.health:command", "Say whether a worker or the control plane is alive.", _LOOK),
+    "generate": Entry("fleet.cli.generate:command", "Write files that run a host or the control plane.", _LOOK),
     "doctor": Entry("fleet.cli.doctor:command", "Check everything Fleet needs, and say what to do.", _LOOK),
     "completion": Entry("fleet.cli.completion:command", "Print the completion script of a shell.", _LOOK),
 }
@@ -69,6 +77,12 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
 root = LazyGroup(
     "fleet",
     entries=ENTRIES,
+    examples=(
+        "fleet up",
+        "fleet host list",
+        "fleet push-task fleet.containers.restart --host edge-7 --arg container=web --wait",
+        "fleet exec -l env=prod -- uptime",
+    ),
     help="Fleet runs work on many Docker hosts through one message broker.",
     epilog=_EPILOG,
     no_args_is_help=True,

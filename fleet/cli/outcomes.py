@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fleet import errors
-from fleet.cli import invocation, progress, render, shapes, steps, tables
+from fleet import errors, shapes
+from fleet.cli import invocation, progress, render, steps, tables
 from fleet.cli.tables import Column
 
 if TYPE_CHECKING:

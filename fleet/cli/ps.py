@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, render, shapes, types, when
+from fleet import shapes
+from fleet.cli import invocation, render, types, when
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 from fleet.cli.types import HOST_ID, SELECTOR

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, outcomes, render, selection, steps, types
+from fleet.cli import approving, invocation, outcomes, render, selection, steps, types
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 from fleet.cli.types import DURATION, MOMENT, PAIR
@@ -43,13 +43,7 @@ def _complete_task(_ctx: click.Context, _param: click.Parameter, incomplete: str
 @selection.options
 @click.option("--arg", "pairs", type=PAIR, multiple=True, help="An argument of the task; may be repeated.")
 @click.option("--json", "document", metavar="@FILE|-|JSON", help="All arguments as an object (-o json is the output).")
-@click.option(
-    "--offline",
-    type=click.Choice(["fail", "skip", "queue"]),
-    default="fail",
-    show_default=True,
-    help="About hosts that are away, paused or draining: push nothing at all, leave them out, or queue for them.",
-)
+@selection.offline_or_queue_option
 @click.option("--expires", type=DURATION, help="A host must begin within this time, or not at all.")
 @click.option("--delay", type=DURATION, help="A host may begin after this time.")
 @click.option("--not-before", type=MOMENT, help="A host may begin at this moment (ISO 8601; local time by default).")
@@ -112,10 +106,11 @@ def command(
     with Fleet(invocation.current().settings()) as fleet:
         targets = fleet.targets(**where)
         if dry_run:
-            ctx.exit(_tell_plan(targets, task=task, offline=offline))
+            ctx.exit(_tell_plan(targets, task=task, offline=offline, governed=contract.governed))
         selection.confirm(f"Push {task} to", targets, all_hosts=all_hosts)
         follow = mode == "follow" and not invocation.current().quiet
-        with steps.following(fleet, wanted=follow) as follower:
+        waits = mode == "wait"
+        with approving.announced(fleet, contract) if waits else steps.following(fleet, wanted=follow) as follower:
             batch = fleet.push(
                 contract,
                 **where,
@@ -136,7 +131,7 @@ def command(
                 ctx.exit(recorded(fleet, batch, tell=lambda: outcomes.tell_pushed(batch)))
             follower.start(batch.run_ids)
             code = outcomes.tell_ended(batch, timeout=timeout, bar=not follow)
-            follower.stop(grace=steps.GRACE_SECONDS)
+            follower.stop(grace=steps.GRACE_SECONDS if follow else 0.0)
             ctx.exit(code)
 
 
@@ -160,8 +155,8 @@ def recorded(fleet: "Fleet", batch: "Batch", *, tell: Callable[[], int]) -> int:
     return code
 
 
-def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
-    """Print what a push would do; return the exit code that it would have."""
+def _tell_plan(targets: "list[Target]", *, task: str, offline: str, governed: bool) -> int:
+    """Print what a push would do; return the exit code that it would have. What is governed, its host judges."""
     from fleet import errors
 
     obstacles = {target.host: target.obstacle(queues=offline == "queue") for target in targets}
@@ -172,7 +167,7 @@ def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
             "task": task,
             "connected": target.connected,
             "availability": target.availability,
-            "would": _would(target, obstacles[target.host], offline=offline),
+            "would": _would(target, obstacles[target.host], offline=offline, governed=governed),
         }
         for target in targets
     ]
@@ -182,11 +177,13 @@ def _tell_plan(targets: "list[Target]", *, task: str, offline: str) -> int:
     return 5 if any(left) or not left else 0
 
 
-def _would(target: "Target", obstacle: "Unreachable | None", *, offline: str) -> str:
+def _would(target: "Target", obstacle: "Unreachable | None", *, offline: str, governed: bool) -> str:
     from fleet import errors
 
     if obstacle is None:
-        return "run" if target.obstacle() is None else "get it queued"
+        if target.obstacle() is not None:
+            return "get it queued"
+        return "run, or ask, as its policy says" if governed else "run"
     if offline == "skip" and isinstance(obstacle, errors.HostNotConnected):
         return "be left out"
     return f"fail the push: {obstacle.code}"

@@ -68,7 +68,9 @@ def item(record: Record, *, line: Any, key: str) -> None:
 def say(sentence: str) -> None:
     """Tell a person something on stderr; not with `-q`."""
     if not invocation.current().quiet:
-        click.echo(redaction.for_terminal(sentence), err=True)
+        # By Python's own stream, which a bar that is shown takes over: it puts the sentence above itself.
+        sys.stderr.write(f"{redaction.for_terminal(sentence)}\n")
+        sys.stderr.flush()
 
 
 def warn(sentence: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from fleet.cli import invocation, render, shapes, tables, types, when
+from fleet import shapes
+from fleet.cli import invocation, render, tables, types, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column
 from fleet.cli.types import HOST_ID, SELECTOR

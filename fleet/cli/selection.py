@@ -44,6 +44,15 @@ offline_option = click.option(
     help="About hosts that are away, paused or draining: ask none at all, or leave them out.",
 )
 
+#: What one that may also wait for them does.
+offline_or_queue_option = click.option(
+    "--offline",
+    type=click.Choice(["fail", "skip", "queue"]),
+    default="fail",
+    show_default=True,
+    help="About hosts that are away, paused or draining: push nothing at all, leave them out, or queue for them.",
+)
+
 
 def where(hosts: tuple[str, ...], selectors: tuple[dict[str, str], ...], *, all_hosts: bool) -> dict[str, Any]:
     """Return the words by which `Fleet.targets` and `Fleet.push` name these hosts; an empty selection is refused."""

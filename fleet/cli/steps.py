@@ -1,7 +1,7 @@
 """Steps: audit events as lines for people, in lists and as they come."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ FINAL = frozenset({"run.succeeded", "run.failed", "run.rejected", "run.expired",
 #: How long after the last result its last step may still arrive: the control plane records it before it tells it.
 GRACE_SECONDS = 2.0
 #: Fields that have a column of their own, or that nobody reads.
-_TOLD_ELSEWHERE = frozenset({"host", "submitted_by", "submitted_at", "message", "batch"})
+_TOLD_ELSEWHERE = frozenset({"host", "submitted_by", "submitted_at", "message", "batch", "signed", "digest"})
+#: Fields that are moments, in unix seconds.
+_MOMENTS = frozenset({"approve_before", "run_before", "not_before", "not_after", "started_at"})
 #: How soon the thread notices that it is to stop.
 _POLL_SECONDS = 0.2
 
@@ -30,8 +32,12 @@ def brief(data: Mapping[str, Any], *, limit: int = 200) -> str:
     for key, value in data.items():
         if key in _TOLD_ELSEWHERE or key.endswith("_sha256") or value in (None, "", {}, [], ()):
             continue
-        if key == "duration_seconds" and isinstance(value, int | float):
+        if key == "verdict" and isinstance(value, Mapping):
+            parts.append(f"verdict={value.get('decision')} rule={value.get('rule')}")
+        elif key == "duration_seconds" and isinstance(value, int | float):
             parts.append(f"took={when.span(value)}")
+        elif key in _MOMENTS and isinstance(value, int | float):
+            parts.append(f"{key}={datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S %Z}")
         else:
             parts.append(f"{key}={value if isinstance(value, str | int | float) else _count(value)}")
     line = " ".join(parts)
@@ -56,11 +62,21 @@ def line(event: Mapping[str, Any], *, day: bool = False) -> str:
     return redaction.for_terminal("  ".join(str(word) for word in words if word))
 
 
+#: Says what there is to say of one event.
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+def tell_line(event: Mapping[str, Any]) -> None:
+    """Print an event on stderr."""
+    click.echo(line(event), err=True)
+
+
 class Follower:
     """Tells the steps of certain runs on stderr, in a thread of its own."""
 
-    def __init__(self, watch: "Watch | None", *, broker: "Address") -> None:
+    def __init__(self, watch: "Watch | None", *, broker: "Address", tell: Tell = tell_line) -> None:
         self._watch = watch
+        self._say = tell
         self._broker = broker
         self._unfinished: set[str] = set()
         self._stopping = threading.Event()
@@ -72,7 +88,9 @@ class Follower:
         if self._watch is None or not run_ids:
             return
         self._unfinished = set(run_ids)
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        # Click keeps the call's options, such as --quiet, for the thread of the command alone.
+        context = click.get_current_context(silent=True)
+        self._thread = threading.Thread(target=self._run, args=(context,), name="follower", daemon=True)
         self._thread.start()
 
     def stop(self, *, grace: float = 0.0) -> None:
@@ -83,10 +101,12 @@ class Follower:
             self._thread.join()
             self._thread = None
 
-    def _run(self) -> None:
+    def _run(self, context: click.Context | None) -> None:
         from fleet import errors
         from fleet.broker.connection import translated
 
+        if context is not None:
+            click.globals.push_context(context)
         runs = frozenset(self._unfinished)
         try:
             with translated(self._broker):
@@ -101,7 +121,7 @@ class Follower:
         assert self._watch is not None
         for event in self._watch.events(timeout=_POLL_SECONDS):
             if event.get("run") in runs:
-                click.echo(line(event), err=True)
+                self._say(event)
                 if event["event"] in FINAL:
                     self._unfinished.discard(event["run"])
             if not self._unfinished or self._stopping.is_set():
@@ -109,14 +129,14 @@ class Follower:
 
 
 @contextmanager
-def following(fleet: "Fleet", *, wanted: bool) -> Iterator[Follower]:
+def following(fleet: "Fleet", *, wanted: bool, tell: Tell = tell_line) -> Iterator[Follower]:
     """Open a watch before anything is pushed, so that no step is missed."""
     broker = fleet.dispatcher.broker
     if not wanted:
         yield Follower(None, broker=broker)
         return
     with fleet.watch() as watch:
-        follower = Follower(watch, broker=broker)
+        follower = Follower(watch, broker=broker, tell=tell)
         try:
             yield follower
         finally:

@@ -29,6 +29,14 @@ STYLES = {
     "revoked": "red",
     "unknown": "magenta",
     "queued": "cyan",
+    "awaiting_approval": "yellow",
+    "pending": "yellow",
+    "approved": "green",
+    "denied": "red",
+    "refused": "red",
+    "allow": "green",
+    "ask": "yellow",
+    "deny": "red",
     "accepted": "cyan",
     "running": "blue",
     "recovering": "magenta",
@@ -124,11 +132,11 @@ def print_table(table: "Table") -> None:
         out.file.write(f"{line.rstrip()}\n")
 
 
-def show_detail(rows: Iterable[tuple[str, Any]]) -> None:
+def show_detail(rows: Iterable[tuple[str, Any]], *, stderr: bool = False) -> None:
     """Print labels and values, one a line; a list or dictionary follows as an indented block, nothing is a dash."""
     from rich.text import Text
 
-    out = console()
+    out = console(stderr=stderr)
     kept = list(rows)
     width = max(len(label) for label, _ in kept) + 2
     for label, value in kept:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from fleet import shapes
 from fleet.cli import audit as audit_command
-from fleet.cli import invocation, lines, outcomes, push, render, shapes, waiting, when
+from fleet.cli import invocation, lines, outcomes, push, render, waiting, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column, Record
 from fleet.cli.types import DURATION, HOST_ID
@@ -35,6 +36,7 @@ _COLUMNS = (
 )
 STATES = (
     "queued",
+    "awaiting_approval",
     "accepted",
     "running",
     "recovering",

@@ -1,17 +1,14 @@
 """`fleet token`: enrollment tokens."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import click
 
-from fleet.cli import invocation, render, shapes, tables, when
+from fleet import shapes
+from fleet.cli import invocation, render, tables, when
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column
 from fleet.cli.types import DURATION, HOST_ID, PAIR
-
-if TYPE_CHECKING:
-    from fleet.models import EnrollmentToken
 
 _COLUMNS = (
     Column(heading="TOKEN ID", value=lambda token: token["id"]),
@@ -47,8 +44,7 @@ def group() -> None:
 @click.option("--label", "labels", type=PAIR, multiple=True, help="Label of the hosts it enrolls; may be repeated.")
 def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tuple[str, str], ...]) -> None:
     """Make an enrollment token and print it."""
-    from fleet import enrollment, members, tokens
-    from fleet.models import EnrollmentToken
+    from fleet import enrollment, members
 
     settings = invocation.current().settings()
     with invocation.control_plane(settings, create=True) as control:
@@ -63,11 +59,8 @@ def create(*, ttl: timedelta, uses: int, host_id: str | None, labels: tuple[tupl
             broker_url=settings.require_broker_url(),
             broker_ca=settings.require_broker().ca,
         )
-        row = control.session.get_one(EnrollmentToken, tokens.parse(token).id)
-        # before the commit: a token that the broker does not take is none
-        members.admit_joiner(control.client, row)
-        members.publish(control.session, control.client, control.ring)
-    record = {"token": token, "id": tokens.parse(token).id, "expires_in_seconds": int(ttl.total_seconds())}
+        token_id = members.admit_token(control.session, control.client, control.ring, token).id
+    record = {"token": token, "id": token_id, "expires_in_seconds": int(ttl.total_seconds())}
     if invocation.current().format == "table":
         click.echo(token)
         render.say(f"On the host, within {when.span(ttl)}: fleet enroll TOKEN, then fleet worker")
@@ -81,7 +74,7 @@ def list_() -> None:
     from fleet import enrollment
 
     with invocation.database(invocation.current().settings()) as session:
-        records = [shapes.token(row, state=_state(row)) for row in enrollment.list_tokens(session)]
+        records = [shapes.token(row, state=enrollment.state(row)) for row in enrollment.list_tokens(session)]
     render.listing(records, columns=_COLUMNS, key="id", empty="no tokens; `fleet token create` makes one")
 
 
@@ -89,21 +82,9 @@ def list_() -> None:
 @click.argument("token_id")
 def revoke(token_id: str) -> None:
     """Revoke a token by its id, so that it enrolls nobody any more."""
-    from fleet import enrollment, members
-    from fleet.broker import login
+    from fleet import members
 
     settings = invocation.current().settings()
     with invocation.control_plane(settings) as control:
-        enrollment.revoke_token(control.session, token_id, revoked_by=settings.resolved_principal)
-        members.expel(control.client, login.joiner_user(token_id))
+        members.revoke_token(control.session, control.client, token_id, by=settings.resolved_principal)
     render.say(f"token {token_id} is revoked")
-
-
-def _state(row: "EnrollmentToken") -> str:
-    from fleet import clock
-
-    if row.revoked_at:
-        return "revoked"
-    if row.uses_left < 1:
-        return "used"
-    return "expired" if row.expires_at <= clock.now() else "valid"

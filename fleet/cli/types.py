@@ -1,4 +1,4 @@
-"""Types of arguments: durations, moments, host ids, labels, selectors, each with an error that says what is right."""
+"""Types of arguments: durations, moments, host ids, labels, selectors, risks: each error says what is right."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 #: Longer than any of Fleet's own limits; keeps sums of dates within what datetime can hold.
@@ -88,7 +89,7 @@ class _Lines(click.ParamType[Any, Any]):
 
 
 class _HostId(click.ParamType[str, Any]):
-    """A host id; anything else raises `errors.InvalidValue`, which says what one looks like."""
+    """A host id, or a name of that form; anything else raises `errors.InvalidValue`, which says what one looks like."""
 
     name = "host"
 
@@ -96,6 +97,14 @@ class _HostId(click.ParamType[str, Any]):
         from fleet import names
 
         return names.host_id(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer hosts, where a host is asked for: principals are named in the same form."""
+        if not (param.name or "").startswith("host"):
+            return []
+        from fleet.cli import completing
+
+        return [CompletionItem(host) for host in completing.hosts(ctx, param, incomplete)]
 
 
 class _Pair(click.ParamType[tuple[str, str], Any]):
@@ -136,11 +145,32 @@ class _Selector(click.ParamType[dict[str, str], Any]):
         return "KEY=VALUE"
 
 
+class _Risks(click.ParamType[Any, Any]):
+    """Risks with commas (`reads,changes`), `all` of them, or `none`."""
+
+    name = "risks"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        from fleet.contracts import Risk
+
+        if isinstance(value, tuple):
+            return value
+        words = [] if value == "none" else list(Risk) if value == "all" else value.split(",")
+        if unknown := [word for word in words if word not in set(Risk)]:
+            known = ", ".join(Risk)
+            self.fail(f"{unknown[0]!r} is no risk; write some of {known} with commas, or all, or none", param, ctx)
+        return tuple(risk for risk in Risk if risk in words)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "RISKS"
+
+
 DURATION = _Duration()
 HOST_ID = _HostId()
 LINES = _Lines()
 MOMENT = _Moment()
 PAIR = _Pair()
+RISKS = _Risks()
 SELECTOR = _Selector()
 SINCE = _Since()
 

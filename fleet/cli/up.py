@@ -11,6 +11,7 @@ import click
 from fleet.cli import invocation, render
 from fleet.cli.grammar import Command
 from fleet.cli.types import HOST_ID
+from fleet.cli.worker.options import no_shell_option
 
 if TYPE_CHECKING:
     from fleet.local.stack import Stack
@@ -23,10 +24,22 @@ _PORT = click.IntRange(1, 65535)
 @click.command("up", cls=Command, examples=("fleet up", "fleet up --host-id laptop --no-flower"))
 @click.option("--host-id", type=HOST_ID, help="Name of this host.  [default: FLEET_HOST_ID, then the hostname]")
 @click.option("--no-flower", is_flag=True, help="Leave Flower out.")
+@click.option("--no-api", is_flag=True, help="Leave the REST API out.")
 @click.option("--broker-port", type=_PORT, metavar="N", help="Port of the broker.  [default: as last time, then 6390]")
 @click.option("--flower-port", type=_PORT, metavar="N", help="Port of Flower.  [default: as last time, then 5555]")
-def command(*, host_id: str | None, no_flower: bool, broker_port: int | None, flower_port: int | None) -> None:
-    """Run everything on this machine: broker, control plane, Flower, and a host that is enrolled already.
+@click.option("--api-port", type=_PORT, metavar="N", help="Port of the API.  [default: as last time, then 5556]")
+@no_shell_option
+def command(
+    *,
+    host_id: str | None,
+    no_flower: bool,
+    no_api: bool,
+    broker_port: int | None,
+    flower_port: int | None,
+    api_port: int | None,
+    shell: bool | None,
+) -> None:
+    """Run everything on this machine: broker, control plane, API, Flower, and a host that is enrolled already.
 
     Everything ends with this command (Ctrl-C). What was recorded stays in the state directory, and the next start
     finds it. Commands and programs of this user find the broker there, too.
@@ -37,9 +50,12 @@ def command(*, host_id: str | None, no_flower: bool, broker_port: int | None, fl
     from fleet.local.supervisor import Outcome, Supervisor
 
     call = invocation.current()
-    settings = call.settings(host_id=host_id, flower_port=flower_port)
+    settings = call.settings(host_id=host_id, flower_port=flower_port, api_port=api_port, shell=shell)
     wishes = Wishes(
-        broker_port=broker_port, with_flower=not no_flower, config=Path(call.config) if call.config else None
+        broker_port=broker_port,
+        with_flower=not no_flower,
+        with_api=not no_api,
+        config=Path(call.config) if call.config else None,
     )
     state = StateDirectory(settings.state_dir)
     with state.held(), Signals() as signals:
@@ -70,12 +86,15 @@ def _flower_password(settings: "Settings") -> str:
 
 
 def _summary(settings: "Settings", stack: "Stack", supervisor: "Supervisor", *, password: str) -> Iterator[str]:
+    from fleet import powers
+
     missing = stack.missing()
     yield f"Fleet is up; its state is in {settings.state_dir}" if not missing else "Fleet is starting"
     what = {
         "broker": f"127.0.0.1:{stack.broker.port}",
         "control": "records what hosts report",
         "worker": f"host {stack.host}",
+        "api": f"http://{settings.api_address}:{settings.api_port}  `fleet principal token` makes a bearer token",
         "flower": f"http://{settings.flower_address}:{settings.flower_port}  user {settings.flower_user}, {password}",
     }
     for name in stack.names:
@@ -90,6 +109,7 @@ def _summary(settings: "Settings", stack: "Stack", supervisor: "Supervisor", *, 
             yield f"  docker   {finding.text}"
             if finding.level != "ok":
                 yield f"           Everything but container work runs. To mend it: {finding.remedy}"
+    yield powers.of(settings).text(stack.host)
     fleet = _how_to_call(settings)
     yield "Try, in another terminal:"
     yield f"  {fleet} host list"

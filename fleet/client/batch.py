@@ -72,7 +72,7 @@ class Batch:
         except celery.exceptions.TimeoutError as exc:
             hosts = ", ".join(sorted(names.host_of_run(run_id) for run_id in waiting))
             raise errors.TimedOut(
-                f"no result within {timeout:g} s from {hosts}", remedy="the task goes on; see `fleet task show`"
+                f"no result within {timeout:.3g} s from {hosts}", remedy="the task goes on; see `fleet task show`"
             ) from exc
 
 

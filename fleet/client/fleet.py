@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from fleet import errors, names, presence
-from fleet import settings as settings_module
+from fleet import configuration, errors, names, presence
 from fleet.broker.connection import connect, translated
 from fleet.client.batch import Batch
 from fleet.client.output import Output
 from fleet.client.watching import Watch
 from fleet.contracts import AnyContract, registry
+from fleet.contracts.credentials import PrincipalCredential
 from fleet.dispatch import Dispatcher, Duration, Member, Moment, Options, RunResult, membership
 from fleet.settings import Settings
 
@@ -50,9 +50,13 @@ class Target:
 class Fleet:
     """A connection to one fleet for one principal. Thread-safe; close it, or use it as a context manager."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Read the settings where none are given; raises `errors.SettingsInvalid` where no broker is known."""
-        self.settings = settings or settings_module.load()
+    def __init__(self, settings: Settings | None = None, *, credential: PrincipalCredential | None = None) -> None:
+        """Read the settings where none are given; raises `errors.SettingsInvalid` where no broker is known.
+
+        `credential` is who pushes; without it, that is read from the principal's file when it is first needed.
+        """
+        self.settings = settings or configuration.load()
+        self._credential = credential
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
 
@@ -61,7 +65,7 @@ class Fleet:
         """What pushes; made once, when it is first needed."""
         with self._lock:
             if self._dispatcher is None:
-                self._dispatcher = Dispatcher(self.settings)
+                self._dispatcher = Dispatcher(self.settings, held=self._credential)
             return self._dispatcher
 
     def __enter__(self) -> Self:
@@ -106,7 +110,7 @@ class Fleet:
             wanted = list(enrolled)
         if not wanted:
             said = "no host is enrolled" if not selector else f"no host has the labels {_spell(selector)}"
-            raise errors.Unreachable(said, remedy="`fleet host list` shows hosts and labels")
+            raise errors.NoHosts(said, remedy="`fleet host list` shows hosts and labels")
         wanted.sort()
         return self._targets({host: enrolled[host] for host in wanted})
 
@@ -220,6 +224,19 @@ class Fleet:
         `errors.NotFound` where no such host is enrolled, `errors.BrokerUnavailable`.
         """
         self.dispatcher.cancel(run_id, reason=reason)
+
+    def approve(self, run_id: str, *, digest: str, reason: str = "", run_within: float = 900.0) -> None:
+        """Say that a run which waits for approval may begin, once, within so many seconds.
+
+        `digest` says what is approved: `contracts.approvals.digest` of the message that somebody else has pushed. The
+        host of the run checks all of it, and reports what came of it (`Fleet.watch`). Raises as `cancel` does, and
+        `errors.CredentialUnusable`, `errors.NotPermitted`.
+        """
+        self.dispatcher.approve(run_id, digest=digest, reason=reason, run_within=run_within)
+
+    def deny(self, run_id: str, *, digest: str, reason: str = "") -> None:
+        """Say that a run which waits for approval is never to begin; see `approve`."""
+        self.dispatcher.deny(run_id, digest=digest, reason=reason)
 
     def output(self, *run_ids: str, follow: bool = True, timeout: float | None = None) -> Output:
         """Return what runs say while they run, to be iterated over (`Said`), in order for each run.

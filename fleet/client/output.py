@@ -45,6 +45,8 @@ class Said:
     at: float
     #: lines before this that the reader cannot have any more
     missed: int = 0
+    #: "stdout" or "stderr", where the text goes on in a line that began before this
+    within: Sequence[str] = ()
 
 
 @dataclass
@@ -188,6 +190,7 @@ class Output:
             data=entry.data,
             at=entry.at,
             missed=max(0, entry.before - lines_until_here),
+            within=entry.within,
         )
 
     def _checked(self, run_id: str, fields: Mapping[bytes, bytes]) -> str:

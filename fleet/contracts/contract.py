@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from fleet import errors
+
+#: Replies travel through the broker and into the ledger.
+USUAL_REPLY_BYTES = 256 * 1024
 
 
 class Risk(StrEnum):
@@ -101,6 +105,11 @@ class Contract(Generic[RequestT, ReplyT]):
 
     A run of an `attached` contract of Fleet's own lasts for as long as somebody wants to see it, or something far away
     takes: it gets a thread beside the pool, and ends at once when it is cancelled or the worker stops.
+
+    `largest_reply` bounds the reply as JSON, in bytes; packages have no more than the usual.
+
+    What a `governed` contract is asked for must be listed in the fleet's policy, whoever asks; the risk of the entry
+    counts, and the one here only where none is found. Every request is on record as a shell session.
     """
 
     name: str
@@ -113,6 +122,8 @@ class Contract(Generic[RequestT, ReplyT]):
     limit: timedelta = timedelta(hours=1)
     perform: str = ""
     attached: bool = False
+    governed: bool = False
+    largest_reply: int = USUAL_REPLY_BYTES
 
     @property
     def restart(self) -> Restart:
@@ -144,10 +155,24 @@ class Contract(Generic[RequestT, ReplyT]):
         """Return the fields in one line: `container: str, timeout_seconds: int = 10`."""
         parts = []
         for name, field in self.request.model_fields.items():
-            annotation = field.annotation
-            kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-            parts.append(f"{name}: {kind}" + ("" if field.is_required() else f" = {field.default!r}"))
+            default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
+            parts.append(f"{name}: {_kind(field.annotation)}{default}")
         return ", ".join(parts) or "no arguments"
+
+
+def _kind(annotation: Any) -> str:
+    """Return a type as people write it: without its constraints, which an error names when one is broken."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(parts[0])
+    if origin in {Union, UnionType}:
+        return " | ".join("None" if part is type(None) else _kind(part) for part in parts)
+    if origin is Literal:
+        return " | ".join(map(repr, parts))
+    if origin is not None:
+        inner = ", ".join("..." if part is Ellipsis else _kind(part) for part in parts)
+        return f"{getattr(origin, '__name__', origin)}[{inner}]"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def _model_at(model: type[Request], path: Sequence[int | str]) -> type[Request]:

@@ -102,6 +102,39 @@ class SecretsIssued(_Message):
     detail: str = Field("", max_length=1024)
 
 
+class PolicyUpdated(_Message):
+    """The fleet's policy has changed."""
+
+    kind: Literal["policy.updated"] = "policy.updated"
+    #: see `fleet.policy.statement`
+    statement: str
+
+
+class _Decided(_Message):
+    """Somebody's answer about a run that waits for approval. Only a principal can say it, never the fleet."""
+
+    run: str
+    #: `contracts.approvals.digest` of the request as the approver saw it
+    digest: str = Field(max_length=64)
+    #: principal that answers
+    by: str
+    reason: str = Field("", max_length=1024)
+
+
+class ApproveRun(_Decided):
+    """The run may begin, once, until `run_before`."""
+
+    kind: Literal["run.approve"] = "run.approve"
+    #: unix seconds by the broker's clock; the run must begin before
+    run_before: float = Field(allow_inf_nan=False)
+
+
+class DenyRun(_Decided):
+    """The run never begins."""
+
+    kind: Literal["run.deny"] = "run.deny"
+
+
 ControlMessage = Annotated[
     ReportsAcknowledged
     | ReportsMissing
@@ -112,7 +145,10 @@ ControlMessage = Annotated[
     | CredentialIssued
     | KeyRotationRequested
     | MembershipRevoked
-    | SecretsIssued,
+    | SecretsIssued
+    | PolicyUpdated
+    | ApproveRun
+    | DenyRun,
     Field(discriminator="kind"),
 ]
 READER: TypeAdapter[ControlMessage] = TypeAdapter(ControlMessage)

@@ -13,6 +13,8 @@ LONGEST_LIMIT_SECONDS = 7 * 86_400.0
 #: How long a message may be on its way at most, from its submission or, where it has one, its `not_before`. Journals
 #: remember runs for longer (`workers.host.pruning`), so that a message is never taken for a new one.
 LONGEST_WAY_SECONDS = 30 * 86_400.0
+#: Between two attempts.
+LONGEST_BACKOFF_SECONDS = 86_400.0
 
 
 class Limits(BaseModel):
@@ -32,8 +34,8 @@ class Retry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_retries: int = Field(0, ge=0, le=100)
-    backoff_seconds: float = Field(1.0, ge=0, le=86_400)
-    backoff_max_seconds: float = Field(600.0, ge=0, le=86_400)
+    backoff_seconds: float = Field(1.0, ge=0, le=LONGEST_BACKOFF_SECONDS)
+    backoff_max_seconds: float = Field(600.0, ge=0, le=LONGEST_BACKOFF_SECONDS)
 
 
 class Envelope(BaseModel):

@@ -1,6 +1,8 @@
 """Contracts about the host itself."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -52,6 +54,18 @@ class Facts(Reply):
     memory_bytes: int
     #: version of the Docker Engine; None while it does not answer
     docker_version: str | None = None
+    #: whether commands and files are for the fleet's policy to say; False where the host's owner has switched them off
+    shell: bool = True
+
+
+#: Among what is kept as a host's facts: that it keeps to itself (`FLEET_UNLISTED`), and then nothing else is. It says
+#: what cannot be observed of a host, and only makes those more patient who judge by its silence.
+UNLISTED = "unlisted"
+
+
+def is_unlisted(facts: Mapping[str, Any]) -> bool:
+    """Say whether the host with these facts writes no heartbeats."""
+    return facts.get(UNLISTED) is True
 
 
 PING = Contract(

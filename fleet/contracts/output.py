@@ -32,6 +32,8 @@ class Entry(BaseModel):
     before: int = Field(0, ge=0)
     #: lines in this entry; 0 where its kind has none
     lines: int = Field(0, ge=0)
+    #: of text: "stdout" or "stderr", where it goes on in a line that began before this entry
+    within: tuple[str, ...] = ()
     #: unix seconds by the broker's clock as the host knows it
     at: float = Field(allow_inf_nan=False)
     #: "text" ({"pieces": [["stdout" or "stderr", text], …]}; pieces go on where the former left off), or another word

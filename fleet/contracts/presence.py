@@ -24,6 +24,8 @@ class Presence(StrEnum):
     STALE = "stale"
     #: silent for longer, signed off, or never seen
     OFFLINE = "offline"
+    #: its worker writes no heartbeat, so nobody sees whether it is there; not connected as far as a push is concerned
+    UNLISTED = "unlisted"
 
 
 class Heartbeat(BaseModel):

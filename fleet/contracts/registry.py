@@ -9,14 +9,21 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 
 from fleet import errors
-from fleet.contracts import container_output, containers, hosts, images
-from fleet.contracts.contract import AnyContract, Contract
+from fleet.contracts import container_output, containers, files, hosts, images, shell
+from fleet.contracts.contract import USUAL_REPLY_BYTES, AnyContract, Contract
 
 ENTRY_POINT_GROUP = "fleet.contracts"
 #: Names under this prefix are Fleet's own; no package can take one.
 RESERVED_PREFIX = "fleet."
 #: Fleet's own contracts.
-OWN: tuple[AnyContract, ...] = (*hosts.ALL, *containers.ALL, *container_output.ALL, *images.ALL)
+OWN: tuple[AnyContract, ...] = (
+    *hosts.ALL,
+    *containers.ALL,
+    *container_output.ALL,
+    *images.ALL,
+    *shell.ALL,
+    *files.ALL,
+)
 
 
 @cache
@@ -47,6 +54,8 @@ def _problem(contract: object, contracts: dict[str, AnyContract]) -> str:
         return f"{contract.name!r}, a name reserved for Fleet"
     if contract.name in contracts:
         return f"{contract.name!r}, which another package offers as well"
+    if contract.largest_reply > USUAL_REPLY_BYTES:
+        return f"{contract.name!r} with replies of more than {USUAL_REPLY_BYTES:,} bytes"
     if ":" not in contract.perform:
         return f"{contract.name!r} without perform='package.module:function'"
     return ""

@@ -18,8 +18,20 @@ class Kind(StrEnum):
 
     #: a principal pushed a message; data is `Queued`
     RUN_QUEUED = "run.queued"
-    #: the message is in the host's journal; data: {}
+    #: the message is in the host's journal; data: {}, of a governed contract {"verdict": `contracts.verdicts.Told`}
     RUN_ACCEPTED = "run.accepted"
+    #: the host has parked the run until somebody else approves it; data: {"verdict": …, "digest": str,
+    #: "approve_before": float}
+    RUN_AWAITING_APPROVAL = "run.awaiting_approval"
+    #: a principal's approval was checked and counts, and the run may begin; data: {"by": str, "reason": str,
+    #: "digest": str, "run_before": float}
+    RUN_APPROVED = "run.approved"
+    #: a principal's answer about a run does not count; data: {"by": str, "reason": str, "detail": str}
+    APPROVAL_REFUSED = "approval.refused"
+    #: an attempt at a command has found the program that it is about to run; data: `contracts.verdicts.SessionStarted`
+    SESSION_STARTED = "session.started"
+    #: an attempt at a governed run has ended, however it did; data: `contracts.verdicts.SessionEnded`
+    SESSION_ENDED = "session.ended"
     #: the run was claimed and begins; data: {}
     RUN_STARTED = "run.started"
     #: the worker ended while it ran, and a new session takes it up; data: {"how": one of `contract.Restart`, or
@@ -37,9 +49,11 @@ class Kind(StrEnum):
     RUN_SUCCEEDED = "run.succeeded"
     #: data: {"kind": str, "message": str, "duration_seconds": float}
     RUN_FAILED = "run.failed"
-    #: the host refused the message, it never ran; data: {"reason": str, "detail": str}
+    #: the host refused the message, or somebody its approval, and it never ran; data: {"reason": str, "detail": str},
+    #: of a governed contract also {"verdict": …}, and {"by": str} where somebody denied it
     RUN_REJECTED = "run.rejected"
-    #: its time was over before it began; data: {"expired_at": float}
+    #: its time was over before it began, or before the next attempt at it did, of which the report has the number;
+    #: data: {"expired_at": float}, of a governed contract that came too late to be judged also {"verdict": …}
     RUN_EXPIRED = "run.expired"
     #: ended because somebody asked for it; data: {"by": str, "reason": str, "begun": bool}
     RUN_CANCELLED = "run.cancelled"
@@ -51,8 +65,10 @@ class Kind(StrEnum):
     MESSAGE_REFUSED = "message.refused"
     #: a worker session began; data: {"facts": {...}, "version": str, "journal": str, "unfinished": [run id, ...]}.
     #: `journal` identifies the journal file; `unfinished` are all runs in it that have not ended, and None where they
-    #: are more than a report holds
+    #: are more than a report holds. A host that keeps to itself has no facts to tell, and "unlisted": true
     HOST_REGISTERED = "host.registered"
+    #: the host goes by this version of the fleet's policy from now on; data: {"version": int}
+    HOST_POLICY_TAKEN = "host.policy_taken"
     #: a worker session ended cleanly; data: {}
     HOST_DEREGISTERED = "host.deregistered"
     #: the host obeys a change of its availability; data: {"availability": one of `contracts.hosts.Availability`}

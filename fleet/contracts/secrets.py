@@ -41,6 +41,8 @@ class SecretsWanted(BaseModel):
 
     #: the queue item of the run that names the secrets, byte for byte
     message: str = Field(max_length=512 * 1024)
+    #: of a run that somebody approved: that word as its approver signed it (`security.signing.SignedControl`)
+    approval: str = Field("", max_length=32 * 1024)
     #: X25519 public key that the values are to be sealed to
     seal_to: str = Field(max_length=64)
 

@@ -12,6 +12,8 @@ from fleet import errors
 Duration = float | timedelta
 #: A moment: unix seconds or a datetime with a time zone.
 Moment = float | datetime
+#: Dicts and lists in each other, in metadata; what is signed and kept goes through several programs.
+_DEEPEST = 64
 
 
 def text(field: str, value: str, *, most: int) -> str:
@@ -32,11 +34,20 @@ def metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return metadata that can travel as JSON; raises `errors.InvalidValue` for what cannot."""
     try:
         json.dumps(dict(value or {}), allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise errors.InvalidValue(
             field="metadata", value=value, problem=f"is not JSON ({exc})", remedy="use texts, numbers, lists, dicts"
         ) from exc
+    if _is_deep(value, _DEEPEST):
+        raise errors.InvalidValue(
+            field="metadata", value="it", problem="is nested too deeply", remedy=f"{_DEEPEST} levels are the most"
+        )
     return dict(value or {})
+
+
+def _is_deep(value: object, left: int) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else None
+    return inner is not None and (left == 0 or any(_is_deep(each, left - 1) for each in inner))
 
 
 def seconds(field: str, value: Duration) -> float:

@@ -6,15 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import kombu.pools
 from kombu.exceptions import OperationalError
 
-from fleet import clock, credentials, errors, logs, names
+from fleet import clock, credentials, errors, logs, names, policy
 from fleet.broker import app as broker_app
 from fleet.broker.connection import connect, translated, unreachable
 from fleet.broker.results import RESULT_TTL_SECONDS
 from fleet.contracts import AnyContract, registry
-from fleet.contracts.control import CancelRun
+from fleet.contracts.control import ApproveRun, CancelRun, ControlMessage, DenyRun
+from fleet.contracts.credentials import PrincipalCredential
 from fleet.contracts.reports import Kind, Report
+from fleet.contracts.verdicts import Decision
 from fleet.dispatch import checking, membership
 from fleet.dispatch.control import HostControl
 from fleet.dispatch.pushing import ContractTask
@@ -43,10 +46,15 @@ class Fit:
 class Dispatcher:
     """Sends pushes of one principal through one broker."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Read the principal's file; raises `errors.CredentialUnusable` where there is none, or none that fits."""
-        path = settings.principal_path(settings.resolved_principal)
-        held = credentials.load_principal(path, name=settings.resolved_principal)
+    def __init__(self, settings: Settings, *, held: PrincipalCredential | None = None) -> None:
+        """Push as whoever holds that; without it, read the principal's file.
+
+        Raises `errors.CredentialUnusable` where there is none, or none that fits.
+        """
+        path = None
+        if held is None:
+            path = settings.principal_path(settings.resolved_principal)
+            held = credentials.load_principal(path, name=settings.resolved_principal)
         self.signer = Signer(held, path)
         self.broker = credentials.broker(held, settings)
         self.principal = held.name
@@ -115,8 +123,39 @@ class Dispatcher:
             fit, passed = self._look_up(host, queues=queues), 0.0
         now = fit.now + passed
         self.signer.require_valid(now=now)
-        self.signer.require_permission(fit.host, contract)
+        self.signer.require_address(fit.host)
+        self._require_level(fit.host, contract)
         return Fit(fit.host, now)
+
+    def _require_level(self, host: HostIdentity, contract: AnyContract) -> None:
+        """Raise `errors.NotPermitted` for a task that this principal's level is denied, and no rule of the fleet's
+        policy allows. What is governed is for the host to judge, so that it is on record."""
+        level = self.signer.identity.level
+        decision, why = policy.of_task(level, contract.risk)
+        if contract.governed or decision is not Decision.DENY:
+            return
+        question = policy.Question(
+            principal=self.principal,
+            level=level,
+            labels=host.labels,
+            contract=contract,
+            request=contract.request.model_construct(),
+            limit_seconds=None,
+        )
+        if policy.decide(question, fleet=self._policy(), host=policy.HostPolicy()).decision is Decision.DENY:
+            raise errors.NotPermitted(
+                f"principal {self.principal!r} is {level.value}, and {contract.name} {contract.risk.value}: {why}",
+                remedy="nothing was sent; `fleet principal set-level` raises the level, where the control plane runs",
+            )
+
+    def _policy(self) -> policy.FleetPolicy | None:
+        """Return the fleet's policy as it is published; None where there is none that can be believed."""
+        with translated(self.broker):
+            signed: Any = self.redis.get(names.POLICY)
+        try:
+            return policy.read(signed, self.signer.trust.keys).policy if signed else None
+        except errors.NotTrusted:
+            return None
 
     def _look_up(self, host: str, *, queues: bool) -> Fit:
         with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
@@ -149,9 +188,40 @@ class Dispatcher:
         Raises `errors.InvalidValue`, `errors.NotFound` for a run of a host that is not enrolled,
         `errors.BrokerUnavailable`.
         """
+        host, identity, now = self._reach(run_id, reason)
+        sender = names.principal_sender(self.principal)
+        told = CancelRun(run=run_id, by=self.principal, reason=reason)
+        asked = Report(sender=sender, kind=Kind.RUN_CANCEL_REQUESTED, run=run_id, at=now, data={"reason": reason})
+        with translated(self.broker), self.redis.pipeline(transaction=True) as pipe:
+            pipe.lpush(names.control(host), self.signer.word(identity.key, told))
+            pipe.lpush(names.reports(sender), self.signer.report(sender, asked.model_dump_json()))
+            pipe.sadd(names.REPORTS_DIRTY, sender)
+            pipe.execute()
+
+    def approve(self, run_id: str, *, digest: str, reason: str = "", run_within: float) -> None:
+        """Tell the host of a run that waits for approval to begin it, within so many seconds from now.
+
+        `digest` says what is approved (`contracts.approvals.digest`); the host checks it, and that this principal is
+        somebody else than who asked, and may approve that. Raises as `cancel` does.
+        """
+        host, identity, now = self._reach(run_id, reason)
+        word = ApproveRun(run=run_id, digest=digest, by=self.principal, reason=reason, run_before=now + run_within)
+        self._tell(host, identity, word)
+
+    def deny(self, run_id: str, *, digest: str, reason: str = "") -> None:
+        """Tell the host of a run that waits for approval to end it; see `approve`."""
+        host, identity, _now = self._reach(run_id, reason)
+        self._tell(host, identity, DenyRun(run=run_id, digest=digest, by=self.principal, reason=reason))
+
+    def _tell(self, host: str, identity: HostIdentity, word: ControlMessage) -> None:
+        with translated(self.broker):
+            self.redis.lpush(names.control(host), self.signer.word(identity.key, word))
+
+    def _reach(self, run_id: str, reason: str) -> tuple[str, HostIdentity, float]:
+        """Return the host of a run, who that is, and the broker's time, having looked whether this principal has
+        something to say there."""
         host = names.host_of_run(run_id)
         checking.text("reason", reason, most=LONGEST_REASON)
-        sender = names.principal_sender(self.principal)
         with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.hget(names.HOSTS, host)
             pipe.time()
@@ -163,17 +233,10 @@ class Dispatcher:
                 hint = errors.did_you_mean(host, self._enrolled()) or "`fleet task list` shows tasks and their hosts"
                 raise errors.NotFound(f"no host named {host!r} is enrolled, so it has no tasks", remedy=hint)
         identity = membership.read(host, entry, trust=self.signer.trust).identity
-        self.signer.require_valid(now=_seconds(time))
-        self.signer.require_permission(identity, None)
-        told = CancelRun(run=run_id, by=self.principal, reason=reason)
-        asked = Report(
-            sender=sender, kind=Kind.RUN_CANCEL_REQUESTED, run=run_id, at=_seconds(time), data={"reason": reason}
-        )
-        with translated(self.broker), self.redis.pipeline(transaction=True) as pipe:
-            pipe.lpush(names.control(host), self.signer.word(identity.key, told))
-            pipe.lpush(names.reports(sender), self.signer.report(sender, asked.model_dump_json()))
-            pipe.sadd(names.REPORTS_DIRTY, sender)
-            pipe.execute()
+        now = _seconds(time)
+        self.signer.require_valid(now=now)
+        self.signer.require_address(identity)
+        return host, identity, now
 
     def has_recorded(self, report: str) -> bool:
         """Say whether the control plane has taken a report of this principal in: it removes what it has recorded."""
@@ -196,8 +259,14 @@ class Dispatcher:
     def close(self) -> None:
         backend: Any = self.app.backend
         backend.close()
+        # kombu keeps its pools for the life of the process, and with them what they have open
+        connection = self.app.connection_for_write()
+        for pools in (kombu.pools.producers, kombu.pools.connections):
+            pools[connection].force_close_all()
+            del pools[connection]
         self.app.close()
         self.redis.close()
+        self.redis.connection_pool.disconnect()
 
 
 def _seconds(broker_time: tuple[int, int]) -> float:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fleet import credentials, errors, logs
-from fleet.contracts import AnyContract
 from fleet.contracts.control import ControlMessage
 from fleet.contracts.credentials import PrincipalCredential
 from fleet.security import signing
@@ -23,9 +22,13 @@ log = logs.get(__name__)
 class Signer:
     """One principal's key and credential. Thread-safe."""
 
-    def __init__(self, held: PrincipalCredential, path: Path) -> None:
-        """Raise `errors.CredentialUnusable` for a file whose parts do not belong together."""
+    def __init__(self, held: PrincipalCredential, path: Path | None = None) -> None:
+        """Learn from the broker into that file, if there is one, see `learn`.
+
+        Raises `errors.CredentialUnusable` for a credential whose parts do not belong together.
+        """
         self._held, self._path = held, path
+        where = f"principal's file {path}" if path else f"credential of principal {held.name!r}"
         self._key = KeyPair.read(held.private_key.get_secret_value())
         told = Statement.model_validate_json(SignedStatement.model_validate_json(held.trust).text)
         self.trust = Trust(told)
@@ -37,11 +40,9 @@ class Signer:
         try:
             self._identity = self.trust.principal(held.credential)
         except errors.NotTrusted as exc:
-            raise errors.CredentialUnusable(f"principal's file {path}: {exc.message}", remedy=remedy) from exc
+            raise errors.CredentialUnusable(f"{where}: {exc.message}", remedy=remedy) from exc
         if self._identity.key != self._key.public or self._identity.name != held.name:
-            raise errors.CredentialUnusable(
-                f"principal's file {path}: its key is not the one of its credential", remedy=remedy
-            )
+            raise errors.CredentialUnusable(f"{where}: its key is not the one it speaks of", remedy=remedy)
 
     @property
     def identity(self) -> PrincipalIdentity:
@@ -83,21 +84,13 @@ class Signer:
                 remedy=f"nothing was sent; {_ROTATE.format(name=self.name)}",
             )
 
-    def require_permission(self, host: HostIdentity, contract: AnyContract | None) -> None:
-        """Raise `errors.NotPermitted` for what this principal may not push, or not to that host.
-
-        Without a contract only the host is asked about.
-        """
+    def require_address(self, host: HostIdentity) -> None:
+        """Raise `errors.NotPermitted` for a host that this principal may not push to."""
         if not self._identity.may_address(host):
             wanted = ",".join(f"{key}={value}" for key, value in self._identity.selectors.items())
             raise errors.NotPermitted(
                 f"principal {self.name!r} may push to hosts with {wanted} only, and {host.host!r} is none of them",
                 remedy="nothing was sent; ask whoever made the principal",
-            )
-        if contract is not None and not self._identity.level.may(contract.risk):
-            raise errors.NotPermitted(
-                f"principal {self.name!r} is {self._identity.level.value}, and {contract.name} {contract.risk.value}",
-                remedy="nothing was sent; `fleet principal set-level` raises the level, where the control plane runs",
             )
 
     def sign_message(self, message: dict[str, Any]) -> None:
@@ -117,6 +110,8 @@ class Signer:
         signing.check_result(meta, run_id, trust=self.trust)
 
     def _keep(self) -> None:
+        if self._path is None:
+            return
         try:
             credentials.save_principal(self._path, self._held)
         except errors.LocalFault as exc:  # somebody else's file, or a read-only one: it is learned anew each time

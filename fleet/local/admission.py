@@ -1,7 +1,7 @@
 """Admission: the keys and logins of everything on this machine, made silently by `fleet up`.
 
 One user of the broker for the control plane, one for Flower, a token for the host, and a principal for whoever runs
-`fleet up`, who may do everything. All of it lies in the state directory, mode 0600.
+`fleet up`, who may do everything and approve what others do. All of it lies in the state directory, mode 0600.
 """
 
 from datetime import timedelta
@@ -57,8 +57,7 @@ class Admission:
 
     def token(self, client: "redis.Redis") -> str:
         """Make an enrollment token for this machine's host, in the database itself."""
-        from fleet import db, enrollment, keyring, members, tokens
-        from fleet.models import EnrollmentToken
+        from fleet import db, enrollment, keyring, members
 
         engine = db.open_engine(self._settings.resolved_database_url)
         try:
@@ -75,14 +74,14 @@ class Admission:
                     created_by=self._settings.resolved_principal,
                     broker_url=self._broker.url.get_secret_value(),
                 )
-                members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
-                members.publish(session, client, ring)
+                members.admit_token(session, client, ring, token)
                 return token
         finally:
             engine.dispose()
 
     def _make_principal(self, client: "redis.Redis") -> None:
-        from fleet import credentials, db, keyring, members, principals
+        from fleet import credentials, db, keyring, members, policies, principals, services
+        from fleet.contracts import Risk
         from fleet.models import Principal
         from fleet.security.identity import Level
 
@@ -95,11 +94,20 @@ class Admission:
                 known = session.get(Principal, name)
                 if known is None or known.revoked_at is not None:
                     made = principals.create(
-                        session, ring=ring, name=name, level=Level.AUTONOMOUS, by=name, broker_url=url
+                        session,
+                        ring=ring,
+                        name=name,
+                        level=Level.AUTONOMOUS,
+                        approves=tuple(Risk),
+                        by=name,
+                        broker_url=url,
                     )
                 else:  # its file is gone
                     made = principals.rotate(session, name, ring=ring, by=name, broker_url=url)
-                members.admit_principal(client, session.get_one(Principal, name))
+                if policies.current(session) is None:
+                    starter = services.config_file("policy.example.toml").read_text(encoding="utf-8")
+                    policies.set_policy(session, starter, by=name)
+                members.admit_principal(session, client, name)
                 members.publish(session, client, ring)
                 credentials.save_principal(self._settings.principal_path(name), made)
         finally:

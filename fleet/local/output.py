@@ -1,6 +1,8 @@
-"""Output: what a child says, kept in a file that does not grow for ever."""
+"""Output: what a process says, kept in a file that does not grow for ever."""
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from fleet import redaction
@@ -34,10 +36,43 @@ class Output:
 
     def last_line(self, *, since: int = 0) -> str:
         """Return the last line that was said after offset `since`, fit for a terminal; empty where there is none."""
+        return next(iter(self.last_lines(1, since=since)), "")
+
+    def last_lines(self, count: int, *, since: int = 0) -> list[str]:
+        """Return the last lines that were said after offset `since`, fit for a terminal."""
         if not self.path.is_file():
-            return ""
+            return []
         with self.path.open("rb") as file:
             file.seek(max(since if since <= self.size() else 0, self.size() - 8192))
             lines = file.read().decode(errors="replace").splitlines()
         said = [line.strip() for line in lines if line.strip()]
-        return redaction.for_terminal(said[-1])[:500] if said else ""
+        return [redaction.for_terminal(line)[:500] for line in said[-count:]]
+
+
+class Bounded:
+    """A stream into the file of an output that is trimmed as it grows, where no supervisor looks after it.
+
+    For logs: whatever else writes to that descriptor, a traceback of the interpreter's own, is in the file as well.
+    """
+
+    def __init__(self, descriptor: int, output: Output) -> None:
+        self._descriptor = descriptor
+        self._output = output
+
+    def write(self, text: str) -> int:
+        """Write at once, whole; raises OSError."""
+        left = memoryview(text.encode(errors="backslashreplace"))
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        return len(text)
+
+    def flush(self) -> None:
+        """Trim the file where it has become large; without room for a copy, the past goes rather than the disk."""
+        try:
+            self._output.trim()
+        except OSError:
+            with suppress(OSError):  # moved away, or no longer ours
+                os.truncate(self._output.path, 0)
+
+    def isatty(self) -> bool:
+        return False

@@ -1,7 +1,7 @@
 """Processes: the one place of the library that starts any, and what they can count on.
 
 A child lives in a session of its own, so a Ctrl-C at the terminal is the supervisor's to pass on. It dies with its
-parent, even by kill -9 (PR_SET_PDEATHSIG). Its output goes to a file, its input is empty, no signal is blocked.
+parent, even by kill -9 (PR_SET_PDEATHSIG), unless it is detached. Its output goes to a file, its input is empty.
 Linux only: nothing else can promise the second point.
 """
 
@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -42,6 +43,14 @@ class Process:
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return f"exit code {code}"
+
+    def ends_within(self, seconds: float) -> str | None:
+        """Wait for its end, and return how it ended; None where it goes on."""
+        try:
+            self._popen.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        return self.ended()
 
     def terminate(self) -> None:
         """Ask it to end. Nothing happens where it has ended."""
@@ -78,20 +87,53 @@ def spawn(argv: Sequence[str], *, environment: Mapping[str, str], directory: Pat
 
     try:
         with output.open("ab") as log:
-            os.fchmod(log.fileno(), 0o600)
-            popen = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-                env=dict(environment),
-                start_new_session=True,
-                preexec_fn=before_exec,  # noqa: PLW1509 - safe: this process has one thread
-            )
+            popen = _started(argv, environment=environment, directory=directory, log=log, before_exec=before_exec)
     except OSError as exc:
         raise errors.LocalFault(f"cannot start {argv[0]}: {exc}", remedy=f"its log is {output}") from exc
     return Process(popen)
+
+
+def detach(argv: Sequence[str], *, environment: Mapping[str, str], directory: Path, output: Path, keep: int) -> Process:
+    """Start a process that outlives this one; its output is appended to the file `output`.
+
+    `keep` is a descriptor that it inherits. Raises `errors.LocalFault` where it cannot be started.
+    """
+    if not directory.is_dir():
+        raise errors.LocalFault(f"cannot start in {directory}: no such directory", remedy="start it in another")
+    try:
+        log = output.open("ab")
+    except OSError as exc:
+        raise errors.LocalFault(f"log {output}: cannot be written ({exc.strerror})", remedy="permit it") from exc
+    try:
+        with log:
+            popen = _started(argv, environment=environment, directory=directory, log=log, keep=(keep,))
+    except OSError as exc:
+        raise errors.LocalFault(f"cannot start {argv[0]}: {exc}", remedy="is the machine out of memory?") from exc
+    return Process(popen)
+
+
+def _started(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    log: IO[bytes],
+    before_exec: Callable[[], None] | None = None,
+    keep: tuple[int, ...] = (),
+) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, which writes into a file for its owner's eyes; raises OSError."""
+    os.fchmod(log.fileno(), 0o600)
+    return subprocess.Popen(  # noqa: S603 - an argument list, no shell
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=directory,
+        env=dict(environment),
+        start_new_session=True,
+        preexec_fn=before_exec,  # noqa: PLW1509 - safe: whoever gives one has one thread
+        pass_fds=keep,
+    )
 
 
 class Descendants:

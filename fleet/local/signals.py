@@ -12,12 +12,16 @@ from typing import Self
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def asking_to_stop() -> frozenset[signal.Signals]:
+    """Return what asks this process to stop: started by `nohup`, it is to outlive its terminal."""
+    return frozenset(number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN)
+
+
 class Signals:
     """The signals of this process while the block lasts."""
 
     def __init__(self) -> None:
-        # Started by `nohup`, a process is asked to outlive its terminal.
-        self._stops = {number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN}
+        self._stops = asking_to_stop()
         self._before: set[int | signal.Signals] = set()
 
     def __enter__(self) -> Self:

@@ -1,20 +1,17 @@
-"""The stack: broker, control plane, Flower and one enrolled host, as programs of one supervisor.
+"""The stack: broker, control plane, API, Flower and one enrolled host, as programs of one supervisor.
 
 Which address each gets, in which order they start, when they count as ready. The order is what makes the first start
 quick: the broker, then the control worker, which loads while this process makes the enrollment token, then the rest.
 """
 
-import os
-import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet import errors, names, services
-from fleet import settings as settings_module
-from fleet.local import broker, ports
+from fleet import errors, listening, names
+from fleet.local import broker, ports, program
 from fleet.local.admission import Admission
 from fleet.local.background import Background
 from fleet.local.broker import EmbeddedBroker
@@ -38,6 +35,7 @@ class Wishes:
 
     broker_port: int | None = None
     with_flower: bool = True
+    with_api: bool = True
     #: the settings file that was named; children read it, too
     config: Path | None = None
 
@@ -61,7 +59,13 @@ class Stack:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("broker", "control", "worker", *(("flower",) if self._wishes.with_flower else ()))
+        return ("broker", "control", "worker", *self._extras)
+
+    @property
+    def _extras(self) -> tuple[str, ...]:
+        """The parts that no task waits for, in the order in which they start."""
+        wished = {"api": self._wishes.with_api, "flower": self._wishes.with_flower}
+        return tuple(name for name, is_wished in wished.items() if is_wished)
 
     def check(self) -> None:
         """Raise `errors.UsageError` or `errors.LocalFault` for what would make a start fail, before anything starts."""
@@ -81,6 +85,13 @@ class Stack:
                 address=self._settings.flower_address,
                 purpose="Flower",
                 remedy="choose another: --flower-port N, or leave Flower out: --no-flower",
+            )
+        if self._wishes.with_api and self._settings.api_port:
+            ports.require_free(
+                self._settings.api_port,
+                address=self._settings.api_address,
+                purpose="API",
+                remedy="choose another: --api-port N, or leave the API out: --no-api",
             )
         self._admission.fit_host()
 
@@ -104,10 +115,15 @@ class Stack:
         # The first time, this makes a token while the control worker loads.
         self._supervisor.start(self._fleet("worker", "--host-id", self.host))
         outcome = self._supervisor.watch(lambda: not self.missing(), seconds=_READY_SECONDS)
-        if self._wishes.with_flower and outcome is not Outcome.STOPPING:
-            # Last, because no task waits for it: on two cores its half second of loading would delay the others.
-            address = ("--address", self._settings.flower_address, "--port", str(self._settings.flower_port))
-            self._supervisor.start(self._fleet("flower", *address))
+        if outcome is not Outcome.STOPPING:
+            # Last, because no task waits for them: on two cores their seconds of loading would delay the others.
+            listens = {
+                "api": (self._settings.api_address, self._settings.api_port),
+                "flower": (self._settings.flower_address, self._settings.flower_port),
+            }
+            for name in self._extras:
+                address, port = listens[name]
+                self._supervisor.start(self._fleet(name, "--address", address, "--port", str(port)))
         return outcome
 
     def _prepare(self) -> None:
@@ -143,27 +159,24 @@ class Stack:
     def _fleet(self, command: str, *arguments: str) -> Program:
         return Program(
             name=command,
-            # -P: a file `redis.py` in the user's directory is not the library
-            argv=[sys.executable, "-P", "-m", "fleet", command, *arguments],
+            argv=program.argv(command, *arguments),
             environment=partial(self._environment, command),
             directory=Path.cwd(),  # where ./fleet.toml is
             output=self._state.logs / f"{command}.log",
         )
 
     def _environment(self, command: str) -> dict[str, str]:
-        variables = {"FLEET_STATE_DIR": str(self._state.path), "PYTHONUNBUFFERED": "1"}
-        if self._wishes.config:
-            variables["FLEET_CONFIG"] = str(self._wishes.config.absolute())
-        if services.is_checkout():
-            path = settings_module.environment().get("PYTHONPATH")
-            variables["PYTHONPATH"] = os.pathsep.join([str(services.folder()), *([path] if path else [])])
+        variables = {"FLEET_STATE_DIR": str(self._state.path)}
+        if command == "control" and self._settings.health_address not in {None, listening.OFF}:
+            variables["FLEET_HEALTH_ADDRESS"] = f"{listening.LOOPBACK}:0"  # the one that was named is the worker's
         if command == "worker":
             # Ctrl-C leaves nothing behind within three seconds: what runs then goes on at the next start.
             variables["FLEET_STOP_GRACE"] = "PT0.5S"
+            variables["FLEET_SHELL"] = str(self._settings.shell).lower()
         if command == "worker" and not self._settings.credential_path(self.host).exists():
             token, self._first_token = self._first_token, None
             variables["FLEET_TOKEN"] = token or self._admission.token(self._client)
-        return settings_module.environment(**variables)
+        return program.environment(variables, config=self._wishes.config)
 
     def _remember(self) -> None:
         self._state.remember(
@@ -174,5 +187,7 @@ class Stack:
                 "flower_address": self._settings.flower_address,
                 "flower_port": self._settings.flower_port,
                 "flower_user": self._settings.flower_user,
+                "api_address": self._settings.api_address,
+                "api_port": self._settings.api_port,
             }
         )

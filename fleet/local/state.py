@@ -1,8 +1,8 @@
 """The state directory of `fleet up`: one `fleet up` at a time, and a file by which everybody on the machine finds it.
 
-`fleet.toml` in it (mode 0600) says where the broker is; `fleet.settings` reads it after everything the user has set.
-It stays when `fleet up` ends: the next start takes its ports and password from there, and a command in between says
-that the broker is not running instead of asking for an address.
+`fleet.toml` in it (mode 0600) says where the broker is; `fleet.configuration` reads it after everything the user has
+set. It stays when `fleet up` ends: the next start takes its ports and password from there, and a command in between
+says that the broker is not running instead of asking for an address.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import errors
-from fleet.settings import STATE_FILE
+from fleet.configuration import STATE_FILE
 
 LOCK = "up.lock"
 

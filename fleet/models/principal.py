@@ -15,6 +15,8 @@ class Principal(SQLModel, table=True):
     level: str = Field(max_length=16)
     #: labels that a host must have; empty for every host
     selectors: dict[str, str] = Field(default_factory=dict, sa_type=Json)
+    #: risks of others' runs that it may approve
+    approves: list[str] = Field(default_factory=list, sa_type=Json, sa_column_kwargs={"server_default": "[]"})
     #: Ed25519 public keys that it signs by, the newest last: two while it changes over
     keys: list[str] = Field(default_factory=list, sa_type=Json)
     #: SHA-256 of the passwords of its broker user, hexadecimal, the newest last

@@ -14,6 +14,8 @@ class RunState(StrEnum):
 
     #: pushed; the host has not taken it yet
     QUEUED = "queued"
+    #: in the host's journal, until somebody else approves it
+    AWAITING_APPROVAL = "awaiting_approval"
     #: in the host's journal
     ACCEPTED = "accepted"
     #: being carried out
@@ -26,7 +28,7 @@ class RunState(StrEnum):
     FAILED = "failed"
     #: refused by the host; it never ran
     REJECTED = "rejected"
-    #: its time was over before it began; it never ran
+    #: its time was over before it began: it never ran; or before another attempt began, which an approval was for
     EXPIRED = "expired"
     #: ended, or never begun, because somebody asked for it
     CANCELLED = "cancelled"

@@ -11,7 +11,7 @@ Two exceptions, each with an audit event of its own: a late report of its host s
 from fleet.runs.cancelling import CancelRequest, request_cancels
 from fleet.runs.forgetting import Forgotten, Registration, forget_missing
 from fleet.runs.ledger import Applied, apply, apply_many, known_submissions
-from fleet.runs.lookup import attempts, get, listing, named
+from fleet.runs.lookup import Sight, attempts, get, listing, named
 from fleet.runs.settling import Verdict, let_go, mark_sent, settle
 from fleet.runs.states import FINAL, KINDS, MOVES, OPEN, is_final
 
@@ -24,6 +24,7 @@ __all__ = [
     "CancelRequest",
     "Forgotten",
     "Registration",
+    "Sight",
     "Verdict",
     "apply",
     "apply_many",

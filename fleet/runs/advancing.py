@@ -50,7 +50,7 @@ def _may_follow(row: Row, attempt: int, target: RunState) -> bool:
         return target in MOVES[state]
     if attempt > row["attempt"]:
         return True
-    if state is RunState.RECOVERING and target is RunState.RUNNING:
+    if state is RunState.RECOVERING and target in {RunState.RUNNING, RunState.EXPIRED}:
         return (row["progress"] or {}).get("attempt") == attempt
     return target in MOVES[state]
 
@@ -69,6 +69,10 @@ def _progress_of(report: Report, attempt: int, *, to_come: bool) -> dict[str, An
     if report.kind is Kind.RUN_RECOVERING:
         step = "begins again" if to_come else "its worker ended; what became of it is being found out"
         return {"step": step, "percent": None, "how": data.get("how"), **({"attempt": attempt} if to_come else {})}
+    if report.kind is Kind.RUN_AWAITING_APPROVAL:
+        return {"step": "waits for approval", "percent": None, "approve_before": data.get("approve_before")}
+    if report.kind is Kind.RUN_APPROVED:
+        return {"step": f"approved by {data.get('by')}", "percent": None, "run_before": data.get("run_before")}
     if report.kind is Kind.RUN_HANDED_BACK:
         return {"step": "handed back by its host; it is sent again", "percent": None, "attempt": attempt}
     if report.kind is Kind.RUN_RETRYING:
@@ -88,6 +92,8 @@ def _end(row: Row, target: RunState, report: Report) -> None:
     data = report.data
     row["finished_at"] = clock.from_unix(report.at)
     row["error"] = None
+    if "approve_before" in (row["progress"] or {}):  # it waits no more
+        row["progress"] = None
     match target:
         case RunState.SUCCEEDED:
             row["reply"] = data.get("reply")
@@ -96,7 +102,8 @@ def _end(row: Row, target: RunState, report: Report) -> None:
         case RunState.REJECTED:
             row["error"] = {"kind": data.get("reason", "rejected"), "message": data.get("detail", "")}
         case RunState.EXPIRED:
-            row["error"] = {"kind": "expired", "message": "its time was over before it began"}
+            what = "it" if row["attempt"] <= 1 else f"attempt {row['attempt']} at it"
+            row["error"] = {"kind": "expired", "message": f"its time was over before {what} began"}
         case RunState.CANCELLED:
             reason = f": {data['reason']}" if data.get("reason") else ""
             row["error"] = {"kind": "cancelled", "message": f"cancelled by {data.get('by', 'its host')}{reason}"}

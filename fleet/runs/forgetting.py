@@ -22,7 +22,9 @@ from fleet.runs.settling import Verdict
 
 _ATTEMPTS: Table = Attempt.__table__  # type: ignore[attr-defined]
 #: States of runs that a journal holds.
-_HELD = frozenset({RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING})
+_HELD = frozenset({RunState.AWAITING_APPROVAL, RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING})
+#: Of these, where nothing has begun as far as its host has told.
+_TAKEN = frozenset({RunState.AWAITING_APPROVAL, RunState.ACCEPTED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def forget_missing(session: Session, registration: Registration, *, told_since: 
         if run.id in held:
             continue
         state = RunState(run.state)
-        never_began = state is RunState.ACCEPTED and run.started_at is None
+        never_began = state in _TAKEN and run.started_at is None
         harmless = _idempotent(run.task) or (same and never_began)
         if harmless or never_began:
             requeued[run.id] = (state, run.attempt)

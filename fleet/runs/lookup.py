@@ -1,14 +1,30 @@
 """Looking runs up: one by its id, many by what they have in common, and the tries at one."""
 
-import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
 
+from sqlalchemy import ColumnElement, or_, tuple_
 from sqlmodel import Session, col, select
 
-from fleet import errors, names
+from fleet import db, errors, names
 from fleet.models import Attempt, Run
 
-#: The end of a run id, enough of it not to be a guess.
-_ENDING = re.compile(r"[0-9a-f-]{4,36}")
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """Which runs somebody gets to see: those it has pushed itself, and those of some hosts."""
+
+    principal: str
+    hosts: Collection[str]
+
+    def has(self, *, host: str, submitted_by: str) -> bool:
+        """Say whether a run of that host and that principal is in sight."""
+        return submitted_by == self.principal or host in self.hosts
+
+    def condition(self, *, host: Any, submitted_by: Any) -> ColumnElement[bool]:
+        """Return the same for a query, of the columns that say so."""
+        return or_(submitted_by == self.principal, host.in_(self.hosts))
 
 
 def get(session: Session, run_id: str) -> Run:
@@ -27,7 +43,7 @@ def named(session: Session, text: str) -> Run:
 
     Raises `errors.InvalidValue` for what can be neither, `errors.NotFound` for none or several.
     """
-    if ":" in text or not _ENDING.fullmatch(text):
+    if ":" in text or not names.RUN_ENDING.fullmatch(text):
         return get(session, text)
     found = session.exec(select(Run).where(col(Run.id).endswith(text)).order_by(col(Run.id)).limit(2)).all()
     if len(found) != 1:
@@ -43,13 +59,21 @@ def listing(
     state: str | None = None,
     task: str | None = None,
     batch: str | None = None,
+    before: str | None = None,
+    sight: Sight | None = None,
     limit: int = 50,
 ) -> list[Run]:
-    """Return runs that match all that is given, newest first."""
+    """Return runs that match all that is given, newest first; with `before` those that follow that run in the list.
+
+    `sight` leaves out what is not for everybody's eyes. Raises as `get` does for `before`.
+    """
     query = select(Run).order_by(col(Run.submitted_at).desc(), col(Run.id).desc()).limit(limit)
-    for column, value in ((Run.host_id, host), (Run.state, state), (Run.task, task), (Run.batch, batch)):
-        if value is not None:
-            query = query.where(col(column) == value)
+    query = db.narrowed(query, (Run.host_id, host), (Run.state, state), (Run.task, task), (Run.batch, batch))
+    if before is not None:
+        last = get(session, before)
+        query = query.where(tuple_(col(Run.submitted_at), col(Run.id)) < (last.submitted_at, last.id))
+    if sight is not None:
+        query = query.where(sight.condition(host=col(Run.host_id), submitted_by=col(Run.submitted_by)))
     return list(session.exec(query).all())
 
 

@@ -24,10 +24,11 @@ _AFTER_BEGINNING = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANC
 MOVES: MappingProxyType[RunState, frozenset[RunState]] = MappingProxyType(
     {
         RunState.QUEUED: frozenset(RunState) - {RunState.QUEUED},
-        RunState.ACCEPTED: frozenset(RunState) - {RunState.QUEUED, RunState.ACCEPTED},
+        RunState.AWAITING_APPROVAL: frozenset(RunState) - {RunState.QUEUED, RunState.AWAITING_APPROVAL},
+        RunState.ACCEPTED: frozenset(RunState) - {RunState.QUEUED, RunState.AWAITING_APPROVAL, RunState.ACCEPTED},
         RunState.RUNNING: _AFTER_BEGINNING | {RunState.RECOVERING},
-        # running only where this attempt has not begun before, see `advancing`
-        RunState.RECOVERING: _AFTER_BEGINNING | {RunState.RUNNING},
+        # running or expired only where this attempt has not begun before, see `advancing`
+        RunState.RECOVERING: _AFTER_BEGINNING | {RunState.RUNNING, RunState.EXPIRED},
         RunState.UNKNOWN: FINAL - {RunState.UNKNOWN},
         RunState.SUCCEEDED: frozenset(),
         RunState.FAILED: frozenset(),
@@ -40,6 +41,8 @@ MOVES: MappingProxyType[RunState, frozenset[RunState]] = MappingProxyType(
 TARGETS: MappingProxyType[Kind, RunState] = MappingProxyType(
     {
         Kind.RUN_ACCEPTED: RunState.ACCEPTED,
+        Kind.RUN_AWAITING_APPROVAL: RunState.AWAITING_APPROVAL,
+        Kind.RUN_APPROVED: RunState.ACCEPTED,
         Kind.RUN_STARTED: RunState.RUNNING,
         Kind.RUN_RECOVERING: RunState.RECOVERING,
         Kind.RUN_RETRYING: RunState.ACCEPTED,
@@ -53,7 +56,17 @@ TARGETS: MappingProxyType[Kind, RunState] = MappingProxyType(
     }
 )
 #: Kinds of reports that are about a run.
-KINDS = frozenset({Kind.RUN_QUEUED, Kind.RUN_CANCEL_REQUESTED, Kind.RUN_PROGRESSED, *TARGETS})
+KINDS = frozenset(
+    {
+        Kind.RUN_QUEUED,
+        Kind.RUN_CANCEL_REQUESTED,
+        Kind.RUN_PROGRESSED,
+        Kind.APPROVAL_REFUSED,
+        Kind.SESSION_STARTED,
+        Kind.SESSION_ENDED,
+        *TARGETS,
+    }
+)
 
 
 def is_final(state: str) -> bool:

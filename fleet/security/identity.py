@@ -6,7 +6,7 @@ signature that the key is theirs. Any other algorithm than Ed25519, `none` first
 """
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -78,6 +78,8 @@ class PrincipalIdentity(_Identity):
     serial: int = Field(ge=1)
     #: unix seconds by the broker's clock
     expires_at: float = Field(allow_inf_nan=False)
+    #: risks of others' runs that this principal may approve
+    approves: frozenset[Annotated[Risk, Field(strict=False)]] = Field(frozenset(), strict=False)
 
     def may_address(self, host: HostIdentity) -> bool:
         """Say whether the selectors let this principal push to that host."""
@@ -99,6 +101,7 @@ class Claims(BaseModel):
     level: str | None = None
     selectors: dict[str, str] | None = None
     serial: int | None = None
+    approves: list[str] | None = None
 
     @classmethod
     def of(cls, identity: HostIdentity | PrincipalIdentity) -> Self:
@@ -114,6 +117,7 @@ class Claims(BaseModel):
             level=identity.level.value,
             selectors=identity.selectors,
             serial=identity.serial,
+            approves=sorted(identity.approves) or None,
             **shared,
         )
 
@@ -126,7 +130,8 @@ class Claims(BaseModel):
             return HostIdentity.model_validate(said)
         if kind == "p":
             said |= {"name": names.principal(name), "level": self.level, "selectors": self.selectors or {}}
-            return PrincipalIdentity.model_validate({**said, "serial": self.serial, "expires_at": self.exp})
+            said |= {"serial": self.serial, "expires_at": self.exp, "approves": self.approves or ()}
+            return PrincipalIdentity.model_validate(said)
         raise ValueError(f"a credential of neither host nor principal: {self.sub!r}")
 
 

@@ -37,6 +37,8 @@ class Purpose(StrEnum):
     CONTROL = "fleet control 1"
     #: which keys the fleet has, and whose credentials count
     TRUST = "fleet trust 1"
+    #: what principals may do: the fleet's policy
+    POLICY = "fleet policy 1"
     #: by which key an enrollment request is to be sealed
     ENROLLMENT = "fleet enrollment 1"
 

@@ -33,7 +33,12 @@ class Opener:
     @classmethod
     def of(cls, key: KeyPair, *, purpose: str) -> "Opener":
         """Return the opener that follows from a signing key, by HKDF (RFC 5869): the same for everybody who has it."""
-        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(key.seed())
+        return cls.following(key.seed(), purpose=purpose)
+
+    @classmethod
+    def following(cls, secret: bytes, *, purpose: str) -> "Opener":
+        """Return the opener that follows from a secret of 32 random bytes or more, by HKDF (RFC 5869)."""
+        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)
         return cls(X25519PrivateKey.from_private_bytes(derived))
 
     def open(self, sealed: str) -> bytes:

@@ -151,6 +151,14 @@ KEYS = (
         may={"host": "get", "joiner": "get", "principal": "get", "control": "set"},
     ),
     Key(
+        name="fleet:policy",
+        type="string",
+        writer="control",
+        reader="hosts, principals",
+        ttl="none",
+        may={"host": "get", "principal": "get", "control": "set"},
+    ),
+    Key(
         name="fleet:enroll:requests",
         type="list",
         writer="joining hosts",

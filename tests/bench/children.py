@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 def main() -> None:
     sys.path.insert(0, str(offered.PATH))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(offered.PATH), str(ROOT)])
-    from workers.host.children import Children, Job
+    from workers.host.children import Children
+    from workers.host.job import Job
 
     with tempfile.TemporaryDirectory() as directory:
         children = Children(Path(directory) / "spool", docker_url="unix:///nonexistent.sock", memory_bytes=2**30)

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import redis
 
-from fleet import presence
-from fleet import settings as fleet_settings
+from fleet import configuration, presence
 from fleet.broker.connection import connect
 from tests.services.ports import free_ports
 
@@ -65,7 +64,7 @@ def up_to_first_task(state: Path) -> tuple[float, float, float]:
 
 def _online(state: Path) -> bool:
     """Say whether the host's heartbeat is there; before that a push is an error."""
-    settings = fleet_settings.load(state_dir=state)
+    settings = configuration.load(state_dir=state)
     if settings.broker_url is None:
         return False
     with suppress(redis.RedisError), connect(settings.require_broker(), name="bench") as client:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import redis
 
-from fleet import db
 from tests.bench.worker import drain, round_trip
+from tests.services import benched
 from tests.services.broker import Broker
 from tests.services.ports import free_port
-from tests.services.system import System
 from tests.services.tls import Certificates, redis_server
 
 CONNECTIONS = 200
@@ -53,15 +52,7 @@ def measure(*, tls: bool) -> list[float]:
         stack.callback(broker.stop, kill=True)
         client: redis.Redis = stack.enter_context(broker.connect())
         measured = [median(CONNECTIONS, lambda: connected(broker)), median(ANSWERS, client.ping)]
-        url = f"sqlite:///{directory / 'fleet.db'}"
-        engine = db.open_engine(url)
-        db.migrate(engine)
-        stack.callback(engine.dispose)
-        system = System(directory, broker, url, engine)
-        stack.callback(system.end)
-        system.start_control()
-        system.enroll("bench")
-        system.start_worker("bench")
+        system, _worker = stack.enter_context(benched.one_host(directory, broker))
         task = system.fleet.dispatcher.task("fleet.host.ping")
         measured.append(round_trip(lambda: task.apply_async(host="bench")))
         measured.append(drain(lambda: task.apply_async(host="bench"), task.app))

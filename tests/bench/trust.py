@@ -8,17 +8,15 @@ caller's check of the result. Printed in microseconds and as a share of the roun
 
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
-from fleet import credentials, db, names
+from fleet import credentials, names
 from fleet.dispatch.signer import Signer
 from fleet.security import signing
 from fleet.security.keys import KeyPair
-from tests.services.broker import serve
+from tests.services import benched
 from tests.services.sessions import Session
 from tests.services.system import System
 
@@ -39,20 +37,8 @@ def median_of(act: Callable[[], object], times: int = TIMES) -> float:
 
 def main() -> None:
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (directory / "broker").mkdir()
-        serving = serve("valkey", directory / "broker")
-        broker = next(serving)
-        stack.callback(lambda: next(serving, None))
-        url = f"sqlite:///{directory / 'fleet.db'}"
-        engine = db.open_engine(url)
-        stack.callback(engine.dispose)
-        db.migrate(engine)
-        system = System(directory, broker, url, engine)
-        stack.callback(system.end)
-        system.start_control()
-        system.enroll(HOST)
-        system.start_worker(HOST)
+        directory, broker = stack.enter_context(benched.place())
+        system, _worker = stack.enter_context(benched.one_host(directory, broker, host=HOST))
         task = system.fleet.dispatcher.task("fleet.host.ping")
         task.apply_async(host=HOST).get(timeout=30)
         round_trip = median_of(lambda: task.apply_async(host=HOST).get(timeout=30), ROUND_TRIPS)

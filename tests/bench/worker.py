@@ -7,21 +7,16 @@ memory (PSS), connections, CPU while idle, the median of push → result, and ta
 """
 
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import psutil
 from celery import Celery
 from celery.result import AsyncResult, ResultSet
 
-from fleet import db
-from tests.services.broker import Broker, serve
-from tests.services.system import System
+from tests.services import benched
+from tests.services.broker import Broker
 
 ROUND_TRIPS = 300
 DRAINED = 1000
@@ -68,23 +63,9 @@ def drain(push: Callable[[], AsyncResult], app: Celery) -> float:  # type: ignor
 
 def main() -> None:
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (directory / "broker").mkdir()
-        serving = serve("valkey", directory / "broker")
-        broker = next(serving)
-        stack.callback(lambda: next(serving, None))
-        url = f"sqlite:///{directory / 'fleet.db'}"
-        engine = db.open_engine(url)
-        db.migrate(engine)
-        system = System(directory, broker, url, engine)
-        stack.callback(system.end)
-        system.start_control()
-        system.enroll("bench")
-        worker = system.start_worker("bench")
-        stock_app = Celery("stock", broker=broker.url, backend=broker.url, set_as_current=False)
-        stock = subprocess.Popen([sys.executable, "-c", STOCK.format(url=broker.url)])
-        stack.callback(stock.wait)
-        stack.callback(stock.terminate)
+        directory, broker = stack.enter_context(benched.place())
+        system, worker = stack.enter_context(benched.one_host(directory, broker))
+        stock_app, stock = stack.enter_context(benched.stock(STOCK, broker))
         stock_app.send_task("noop").get(timeout=30)
 
         print(f"{'':28}{'Fleet':>10}{'stock':>10}{'ratio':>8}   bar")

@@ -33,7 +33,7 @@ def _broker_killed(server: Any, hosts: Sequence[Any], random_: random.Random) ->
     since = time.monotonic()
     before = {host.name: host.effects() for host in hosts}
     for host in hosts:
-        until(lambda host=host: host.push(), "the broker takes pushes again", timeout=20)  # type: ignore[misc]
+        until(lambda host=host: host.push(), "the broker takes pushes again", timeout=60)  # type: ignore[misc]
     took = [host.wait_for_effect(since, more_than=before[host.name], timeout=30.0) for host in hosts]
     return [each for each in took if each is not None]
 
@@ -182,7 +182,6 @@ FAULTS = (
         "0 lost of what is recorded; what no list has is sent again",
         disk_lost_fleet,
         disk_lost_stock,
-        short_seeds=1,
     ),
     Fault(
         6,

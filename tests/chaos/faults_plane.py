@@ -269,7 +269,6 @@ FAULTS = (
         "work goes on; the backlog is drained ≤ 60 s after",
         database_fleet,
         why_not="it has no record",
-        short_seeds=1,
     ),
     Fault(
         11,
@@ -291,7 +290,6 @@ FAULTS = (
         "hosts go on; no false unknown",
         control_fleet,
         why_not="it has none",
-        short_seeds=1,
     ),
     Fault(
         15,
@@ -300,6 +298,5 @@ FAULTS = (
         flood_fleet,
         why_not="it has no limits to compare",
         seeds=5,
-        short_seeds=1,
     ),
 )

@@ -283,7 +283,6 @@ FAULTS = (
         mid_task_fleet,
         mid_task_stock,
         seeds=_HOSTS,
-        short_seeds=2,
     ),
     Fault(
         3,

@@ -1,8 +1,7 @@
 """compose.yaml on a real Engine: one command brings everything up, and it does what the README says."""
 
-import base64
 import json
-import sys
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from tests.services import base_images
 from tests.services.compose import Compose, checkout
 from tests.services.database import missing
 from tests.services.private_engine import PrivateEngine
+from tests.services.waiting import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300), pytest.mark.xdist_group("wheelhouse")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600), pytest.mark.xdist_group("wheelhouse")]
 
 HOST = "edge-1"
 #: Run to their end at each `up`; the others go on.
 ONE_SHOT = {"secrets", "token"}
-RUNNING = {"broker", "database", "control", "flower", "host"}
+RUNNING = {"broker", "database", "control", "api", "flower", "host"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Stack:
             self.await_healthy(service)
 
     def container(self, service: str) -> Any:
-        (found,) = self.client.containers.list(all=True, filters={"label": f"com.docker.compose.service={service}"})
+        (found,) = self.client.containers.list(
+            all=True, ignore_removed=True, filters={"label": f"com.docker.compose.service={service}"}
+        )
         return found
 
     def await_healthy(self, service: str) -> None:
@@ -61,17 +63,19 @@ class Stack:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def flower(self, path: str, *, password: str | None) -> int:
-        """Return the HTTP status of Flower's published port, as this machine would see it."""
-        credentials = base64.b64encode(f"fleet:{password}".encode()).decode()
-        program = (
-            "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 5555, timeout=10);"
-            "c.request('GET', sys.argv[1], headers={'Authorization': 'Basic ' + sys.argv[2]} if sys.argv[2] else {});"
-            "print(c.getresponse().status)"
+    def curl(self, address: str, *words: str) -> tuple[int, str]:
+        """Ask a published port, as this machine would; return the HTTP status and the body."""
+        done = self.engine.inside(
+            ["curl", "--silent", "--max-time", "30", "--write-out", "\n%{http_code}", *words, address]
         )
-        done = self.engine.inside([sys.executable, "-c", program, path, credentials if password else ""])
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout)
+        assert done.returncode == 0, f"{address}: {done.stderr}"
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status), body
+
+    def flower(self, path: str, *, password: str | None) -> int:
+        """Return the HTTP status of Flower's published port."""
+        login = ("--user", f"fleet:{password}") if password else ()
+        return self.curl(f"http://127.0.0.1:5555{path}", *login)[0]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def stack(wheelhouse: Path) -> Iterator[Stack]:
                 stack.up()
                 yield stack
                 compose.check("down", "--volumes")
-                assert client.containers.list(all=True) == []
+                assert client.containers.list(all=True, ignore_removed=True) == []
                 assert client.volumes.list() == []
         finally:
             engine.stop()
@@ -124,9 +128,14 @@ def test_a_pushed_task_looks_at_the_engine_and_its_life_is_audited_in_postgresql
     assert {container["name"].split("_")[1] for container in run["reply"]["containers"]} >= RUNNING
 
     query = f"SELECT event FROM audit_event WHERE run_id = '{run['id']}' ORDER BY id"
-    psql = stack.compose.execute("database", "psql", "-U", "fleet", "-d", "fleet", "-At", "-c", query)
-    assert psql.returncode == 0, psql.stderr
-    assert psql.stdout.split() == ["run.queued", "run.accepted", "run.started", "run.succeeded"]
+
+    def audited() -> list[str]:
+        psql = stack.compose.execute("database", "psql", "-U", "fleet", "-d", "fleet", "-At", "-c", query)
+        assert psql.returncode == 0, psql.stderr
+        return psql.stdout.split()
+
+    until(lambda: "run.succeeded" in audited(), "its end is on record")
+    assert audited() == ["run.queued", "run.accepted", "run.started", "run.succeeded"]
 
 
 def test_flower_answers_nobody_without_its_password(stack: Stack) -> None:
@@ -172,11 +181,51 @@ def test_the_brokers_key_is_the_brokers_alone_and_nobody_kept_the_cas(stack: Sta
     assert stack.compose.execute("broker", "stat", "-c", "%a %U", "/data/tls/server.key").stdout == "600 valkey\n"
 
 
+def test_every_service_has_limits_and_those_that_run_come_back(stack: Stack) -> None:
+    for service in RUNNING | ONE_SHOT:
+        settings = stack.container(service).attrs["HostConfig"]
+        assert settings["Memory"] > 0, service
+        assert settings["NanoCpus"] > 0, service
+        assert settings["PidsLimit"] > 0, service
+        assert settings["RestartPolicy"]["Name"] in ({"unless-stopped"} if service in RUNNING else {"no", ""}), service
+
+
+def succeeded(stack: Stack) -> float:
+    """Return how many runs Prometheus is told have succeeded."""
+    status, text = stack.curl("http://127.0.0.1:9464/metrics")
+    assert status == 200
+    return float(re.findall(r'^fleet_runs\{state="succeeded"\} ([\d.]+)$', text, re.MULTILINE)[0])
+
+
+def test_curl_pushes_a_task_flower_shows_it_and_prometheus_counts_it(stack: Stack) -> None:
+    before = succeeded(stack)
+    bearer = stack.compose.execute("control", "cat", "api.token").stdout.strip()
+    login = ("--header", f"Authorization: Bearer {bearer}")
+    task = {"host_id": HOST, "task": "fleet.host.ping", "arguments": {"echo": "hi"}, "description": "by curl"}
+
+    assert stack.curl("http://127.0.0.1:5556/api/hosts")[0] == 401
+    push = json.dumps({**task, "metadata": {}})
+    status, text = stack.curl("http://127.0.0.1:5556/api/admin/push-task", *login, "--json", push)
+    pushed = json.loads(text)
+    assert (status, pushed["status"], pushed["agent_id"]) == (200, "queued", HOST)
+    _, text = stack.curl(f"http://127.0.0.1:5556/api/runs/{pushed['task_id']}?wait_seconds=30", *login)
+    run = json.loads(text)
+    assert (run["state"], run["reply"]["echo"], run["submitted_by"]) == ("succeeded", "hi", "compose")
+
+    password = stack.compose.execute("flower", "cat", "flower.password").stdout.strip()
+    until(lambda: stack.flower(f"/task/{pushed['task_id']}", password=password) == 200, "Flower shows the task")
+    until(lambda: succeeded(stack) >= before + 1, "Prometheus counts it")  # and maybe a former test's, late
+
+
+def test_the_bearer_token_is_its_owners_alone(stack: Stack) -> None:
+    assert stack.compose.execute("control", "stat", "-c", "%a %U", "api.token").stdout == "600 fleet\n"
+
+
 def test_a_second_up_finds_the_host_enrolled_and_makes_no_token(stack: Stack) -> None:
     tokens = stack.fleet("token", "list")
 
     stack.compose.check("down")
-    assert stack.client.containers.list(all=True) == []
+    assert stack.client.containers.list(all=True, ignore_removed=True) == []
     assert stack.client.networks.list(names=["fleet_default"]) == []
     stack.up()
 

@@ -12,7 +12,7 @@ from tests.services.ports import free_ports
 from tests.services.private_engine import PrivateEngine
 from tests.services.up import Up, wait_for_port
 
-pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.docker]
 
 
 @pytest.fixture
@@ -62,5 +62,5 @@ def test_flower_shows_the_worker_and_its_tasks_to_who_knows_the_password(
     picture = browser.screenshot(tmp_path / "flower-tasks.png")
     assert picture.stat().st_size > 10_000
     browser.open(f"{url}/workers")
-    assert "Online" in browser.text
+    browser.reload_until(lambda page: "Online" in page.text, "the worker as one that is there")
     browser.screenshot(tmp_path / "flower-workers.png")

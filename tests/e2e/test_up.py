@@ -1,5 +1,6 @@
 """`fleet up`, as a newcomer meets it: real processes, a state directory and ports of its own."""
 
+import json
 import os
 import re
 import signal
@@ -16,8 +17,6 @@ import pytest
 
 from tests.services.ports import free_ports
 from tests.services.up import PAUSE, START_SECONDS, Up, wait_for_port
-
-pytestmark = pytest.mark.xdist_group("deadlines")
 
 
 @pytest.fixture
@@ -36,9 +35,17 @@ def ports() -> list[str]:
 
 
 @pytest.fixture
-def up(tmp_path: Path, ups: list[Up], ports: list[str]) -> Up:
+def whole(tmp_path: Path, ups: list[Up], ports: list[str]) -> Up:
     """A `fleet up` on a fresh state directory, ready."""
     ups.append(Up(tmp_path / "state", *ports))
+    ups[0].read_until("Ctrl-C ends all of it")
+    return ups[0]
+
+
+@pytest.fixture
+def up(tmp_path: Path, ups: list[Up], ports: list[str]) -> Up:
+    """The same without the API, which takes its time to start."""
+    ups.append(Up(tmp_path / "state", *ports, "--no-api"))
     ups[0].read_until("Ctrl-C ends all of it")
     return ups[0]
 
@@ -48,13 +55,14 @@ def get(url: str, *, user: str = "") -> int:
     if user:
         request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as exc:
         return exc.code
 
 
-def test_a_first_start_says_what_runs_and_a_pushed_task_runs(up: Up, ports: list[str]) -> None:
+def test_a_first_start_says_what_runs_and_a_pushed_task_runs(whole: Up, ports: list[str]) -> None:
+    up = whole
     text = "".join(up.said)
     assert "Fleet is up; its state is in " in text
     assert f"127.0.0.1:{ports[1]}" in text
@@ -71,6 +79,8 @@ def test_a_first_start_says_what_runs_and_a_pushed_task_runs(up: Up, ports: list
     assert (pushed.returncode, pushed.stderr) == (0, "")
     listed = up.fleet("host", "list", "-o", "json")
     assert '"presence": "online"' in listed.stdout
+    [principal] = json.loads(up.fleet("principal", "list", "-o", "json").stdout)
+    assert (principal["level"], len(principal["approves"])) == ("autonomous", 4), "it approves what others ask for"
 
     url = f"http://127.0.0.1:{ports[3]}/workers"
     wait_for_port(int(ports[3]))
@@ -87,7 +97,7 @@ def test_a_second_start_finds_its_state_and_shows_no_password_again(
 ) -> None:
     up.fleet("push-task", "fleet.host.ping", "--host", "laptop", "--wait")
     up.stop(signal.SIGTERM)
-    ups.append(Up(tmp_path / "state"))  # no ports: it keeps those that it has
+    ups.append(Up(tmp_path / "state", "--no-api"))  # no ports: it keeps those that it has
     again = ups[-1]
     again.read_until("Ctrl-C ends all of it")
     text = "".join(again.said)
@@ -99,7 +109,7 @@ def test_a_second_start_finds_its_state_and_shows_no_password_again(
     # and at another port, the enrolled host comes along
     again.stop(signal.SIGHUP)
     (moved,) = free_ports(1)
-    ups.append(Up(tmp_path / "state", "--broker-port", str(moved), "--no-flower"))
+    ups.append(Up(tmp_path / "state", "--broker-port", str(moved), "--no-flower", "--no-api"))
     ups[-1].read_until("Ctrl-C ends all of it")
     assert "flower" not in "".join(ups[-1].said).replace("--no-flower", "")
     assert ups[-1].fleet("push-task", "fleet.host.ping", "--host", "laptop", "--wait").returncode == 0
@@ -107,9 +117,23 @@ def test_a_second_start_finds_its_state_and_shows_no_password_again(
 
 def test_without_docker_it_says_so_and_the_rest_runs(tmp_path: Path, ups: list[Up], ports: list[str]) -> None:
     socket_path = tmp_path / "no.sock"
-    ups.append(Up(tmp_path / "state", *ports, FLEET_DOCKER_URL=f"unix://{socket_path}"))
+    wishes = [*ports, "--no-flower", "--no-api"]
+    ups.append(Up(tmp_path / "state", *wishes, FLEET_DOCKER_URL=f"unix://{socket_path}"))
     ups[0].read_until(rf"no Docker Engine answers at unix://{socket_path} \(No such file or directory\)")
     ups[0].read_until("Everything but container work runs")
+
+
+def test_it_says_what_the_fleet_may_do_to_this_machine_and_takes_no_shell(
+    tmp_path: Path, ups: list[Up], ports: list[str]
+) -> None:
+    ups.append(Up(tmp_path / "state", *ports, "--no-flower", "--no-api", "--no-shell"))
+    ups[0].read_until("Ctrl-C ends all of it")
+    assert "What the fleet may do to laptop by this worker: " in "".join(ups[0].said)
+    assert "no commands and no files, which are switched off here" in (tmp_path / "state/log/worker.log").read_text()
+    assert "switched off by the host's owner" in ups[0].fleet("host", "show", "laptop").stdout
+    seen = ups[0].fleet("worker", "status", "--host-id", "laptop")
+    assert (seen.returncode, "not by `fleet worker start`" in seen.stdout) == (0, True)
+    assert ups[0].fleet("worker", "stop", "--host-id", "laptop").returncode == 1
 
 
 def test_a_second_one_on_the_same_state_is_refused_with_the_pid_of_the_first(up: Up) -> None:
@@ -145,8 +169,8 @@ def test_whichever_child_is_killed_comes_back_and_that_is_said(up: Up) -> None:
     up.stop()
 
 
-def test_kill_9_of_fleet_up_itself_leaves_no_process(up: Up) -> None:
-    up.stop(signal.SIGKILL)
+def test_kill_9_of_fleet_up_itself_leaves_no_process(whole: Up) -> None:
+    whole.stop(signal.SIGKILL)
 
 
 def test_ctrl_c_while_it_starts_ends_it(tmp_path: Path, ups: list[Up], ports: list[str]) -> None:

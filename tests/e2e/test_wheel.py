@@ -3,21 +3,22 @@
 Everything comes from the wheel and nothing from the checkout; the libraries are those of the running environment.
 """
 
+import io
 import os
 import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from fleet.generate.wheel import pack
+from tests.services import wheels
 from tests.services.ports import free_ports
 from tests.services.up import Up
+from tests.services.wheels import REPOSITORY
 
-pytestmark = pytest.mark.xdist_group("deadlines")
+pytestmark = pytest.mark.xdist_group("wheel")
 
-REPOSITORY = Path(__file__).parents[2]
 FOREIGN = """
 [build-system]
 requires = ["hatchling"]
@@ -30,17 +31,9 @@ packages = ["workers", "beat", "config"]
 """
 
 
-def build(project: Path, into: Path) -> Path:
-    """Build a wheel without asking any package index."""
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(into), str(project)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return next(into.glob("*.whl"))
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(REPOSITORY, tmp_path_factory.mktemp("wheel"))
+    return wheels.build(REPOSITORY, target=tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +44,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("workers", "beat", "config"):
         (foreign / name).mkdir()
         (foreign / name / "__init__.py").write_text("FOREIGN = True\n")
-    home = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
-    wheels = [str(wheel), str(build(foreign, tmp_path_factory.mktemp("foreign-wheel")))]
-    install = [sys.executable, "-m", "pip", "--python", str(home), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*install, *wheels], check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
-    packages = next(home.glob("lib/python*/site-packages"))
-    # A path in a .pth file is searched after the environment's own packages, and its own .pth files (an editable
-    # install of this checkout) mean nothing there.
-    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return home / "bin"
+    both = (wheel, wheels.build(foreign, target=tmp_path_factory.mktemp("foreign-wheel")))
+    return wheels.install(tmp_path_factory.mktemp("environment"), both)
 
 
 def run(*command: str | Path, where: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -82,6 +67,18 @@ def test_it_holds_one_package_and_its_services(wheel: Path) -> None:
     for expected in ("workers/host/app.py", "beat/scheduler.py", "config/valkey.conf", "config/fleet.example.toml"):
         assert f"fleet/_services/{expected}" in names
     assert not [name for name in names if "/tests/" in name or name.endswith(".pyc")]
+
+
+def test_the_one_that_fleet_generate_packs_is_the_same(wheel: Path) -> None:
+    name, content = pack()
+    packed, built = zipfile.ZipFile(io.BytesIO(content)), zipfile.ZipFile(wheel)
+    assert name == wheel.name
+    assert packed.testzip() is None
+
+    def told(archive: zipfile.ZipFile) -> dict[str, bytes]:
+        return {each: archive.read(each) for each in archive.namelist() if ".dist-info/" not in each}
+
+    assert told(packed) == told(built)
 
 
 def test_fleet_finds_its_own_and_others_find_theirs(environment: Path, tmp_path: Path) -> None:

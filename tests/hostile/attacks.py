@@ -58,7 +58,8 @@ EVERYBODY = """
     HSET fleet:hosts h2 forged ; HSETNX fleet:hosts h3 forged ; HDEL fleet:hosts h2 ; DEL fleet:hosts ;
     RENAME fleet:hosts elsewhere ; EXPIRE fleet:hosts 1 ; HSET fleet:principals bob forged ;
     HGETALL fleet:principals ; HDEL fleet:principals bob ; DEL fleet:principals ; SET fleet:trust forged ;
-    DEL fleet:trust ; GET fleet:control:lease ; SET fleet:control:lease mine ; DEL fleet:control:lease ;
+    DEL fleet:trust ; SET fleet:policy forged ; DEL fleet:policy ; GETDEL fleet:policy ; APPEND fleet:policy x ;
+    GET fleet:control:lease ; SET fleet:control:lease mine ; DEL fleet:control:lease ;
     PEXPIRE fleet:control:lease 1 ; HGETALL fleet:control:withdrawn ; HSET fleet:control:withdrawn x forged ;
     DEL fleet:control:withdrawn ; LRANGE fleet:enroll:requests 0 -1 ; RPOP fleet:enroll:requests ;
     BRPOP fleet:enroll:requests 1 ; DEL fleet:enroll:requests ; LPUSH fleet:enroll:reply:{other}:request forged ;
@@ -124,11 +125,11 @@ ONLY_A_JOINER = """
     RPOP fleet:enroll:reply:{token}:request ; BLPOP fleet:enroll:reply:{token}:request 1 ; LPUSH fleet:h:h1:q forged ;
     LPUSH fleet:h:h1:ctl forged ; LLEN fleet:h:h1:q ; LPUSH fleet:reports:h1 forged ;
     LPUSH fleet:reports:p:alice forged ; SADD fleet:reports:dirty h1 ; HGETALL fleet:hosts ; HGET fleet:hosts h1 ;
-    HGET fleet:principals alice ; GET fleet:presence:h1 ; EXISTS fleet:presence:h1 ; SET fleet:presence:h1 forged ;
-    GET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ; SET celery-task-meta-h1:{run} forged ;
-    EXISTS fleet:control:lease ; SUBSCRIBE fleet:watch ; SUBSCRIBE celery-task-meta-h1:{run} ; UNSUBSCRIBE ;
-    PUBLISH celery-task-meta-h1:{run} forged ; PUBLISH /h-h1.celeryev/task.multi forged ;
-    XREAD STREAMS fleet:h:h1:out:{run} 0 ; SUBSCRIBE fleet:h:h1:out:{run}
+    HGET fleet:principals alice ; GET fleet:policy ; GET fleet:presence:h1 ; EXISTS fleet:presence:h1 ;
+    SET fleet:presence:h1 forged ; GET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ;
+    SET celery-task-meta-h1:{run} forged ; EXISTS fleet:control:lease ; SUBSCRIBE fleet:watch ;
+    SUBSCRIBE celery-task-meta-h1:{run} ; UNSUBSCRIBE ; PUBLISH celery-task-meta-h1:{run} forged ;
+    PUBLISH /h-h1.celeryev/task.multi forged ; XREAD STREAMS fleet:h:h1:out:{run} 0 ; SUBSCRIBE fleet:h:h1:out:{run}
 """
 
 #: Flower hears what hosts tell it, and writes nothing.
@@ -137,8 +138,8 @@ ONLY_FLOWER = """
     LRANGE fleet:h:h1:q 0 -1 ; LLEN fleet:h:h1:ctl ; LLEN fleet:h:h1:inbox:1 ; LLEN fleet:reports:h1 ;
     LPUSH fleet:reports:h1 forged ;
     LPUSH fleet:reports:p:alice forged ; SADD fleet:reports:dirty h1 ; HGETALL fleet:hosts ;
-    HGET fleet:principals alice ; GET fleet:trust ; GET fleet:presence:h1 ; EXISTS fleet:presence:h1 ;
-    SET fleet:presence:h1 forged ; MGET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ;
+    HGET fleet:principals alice ; GET fleet:trust ; GET fleet:policy ; GET fleet:presence:h1 ;
+    EXISTS fleet:presence:h1 ; SET fleet:presence:h1 forged ; MGET fleet:inventory:h1 ; GET celery-task-meta-h1:{run} ;
     SET celery-task-meta-h1:{run} forged ; EXISTS fleet:control:lease ; LPUSH fleet:enroll:requests forged ;
     SUBSCRIBE fleet:watch ; SUBSCRIBE celery-task-meta-h1:{run} ; SUBSCRIBE /h-h1.celeryev/task.multi ;
     PSUBSCRIBE /h-* ; PSUBSCRIBE /h-h1.celeryev/* ; PSUBSCRIBE /h-*.celeryev/* * ;
@@ -154,6 +155,7 @@ HARMLESS = {
         "SADD fleet:reports:dirty p:bob": "likewise",
         "LPUSH fleet:h:h1:q forged": "it is root on that host already",
         "GET fleet:trust": "public keys, and whose credentials count",
+        "GET fleet:policy": "everybody goes by it; what is refused says which rule refuses it",
         "CLIENT SETNAME control": "a name is a label in CLIENT LIST; nobody decides by it",
     },
     "p-alice": {

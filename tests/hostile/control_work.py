@@ -15,19 +15,19 @@ from typing import Any
 from sqlalchemy import Engine
 
 from beat.lease import Lease
-from fleet import availability, clock, db, enrollment, joining, members, names, presence, runs, tokens
+from fleet import availability, clock, db, enrollment, joining, members, names, policies, presence, runs
 from fleet.broker import connection
 from fleet.cli import checks
 from fleet.contracts.hosts import Availability
 from fleet.contracts.reports import Kind, Report
-from fleet.models import EnrollmentToken
 from tests import factories
 from tests.hostile.host_work import heartbeat
 from tests.hostile.stage import HOST, Needs, Stage
 from tests.services.locked import PRINCIPAL, hashes
 from workers.control.enrollment import EnrollmentDesk
 from workers.control.ingest import Ingest
-from workers.control.metrics import FleetCollector
+from workers.control.metrics import FleetObserver
+from workers.control.news import News
 from workers.control.rescue import Rescue
 from workers.control.settling import Settling
 
@@ -76,11 +76,11 @@ def take_in_reports(stage: Stage) -> None:
 def look_for_lists_without_a_mark(stage: Stage) -> None:
     with _members(stage) as engine:
         run = names.new_run_id(HOST)
-        for look in (Ingest.scan, Ingest.sweep):
+        for look in (News.scan, News.sweep):
             factories.push(stage.admin, _queued(run), *factories.life(run))
             stage.admin.delete(names.REPORTS_DIRTY)
             ingest = _ingest(stage, engine)
-            look(ingest)
+            look(ingest.news)
             assert ingest.step()
 
 
@@ -88,10 +88,10 @@ def tell_watchers(stage: Stage) -> None:
     admin: Any = stage.admin
     with _members(stage) as engine, admin.pubsub(ignore_subscribe_messages=True) as watching:
         watching.subscribe(names.WATCH)
-        watching.get_message(ignore_subscribe_messages=False, timeout=2)
+        watching.get_message(ignore_subscribe_messages=False, timeout=stage.patience)
         factories.push(stage.admin, _queued(names.new_run_id(HOST)))
         _ingest(stage, engine).step()
-        told = watching.get_message(timeout=2)
+        told = watching.get_message(timeout=stage.patience)
         assert json.loads(told["data"])["event"] == "run.queued"
 
 
@@ -104,7 +104,7 @@ def cancel_what_waits(stage: Stage) -> None:
         factories.push(stage.admin, report, asked)
         ingest = _ingest(stage, engine)
         ingest.step()
-        ingest.attend()
+        ingest.errands.run()
     assert not stage.admin.exists(QUEUE)
     assert stage.admin.exists(names.result(run))
 
@@ -138,7 +138,7 @@ def leave_alone_what_waits(stage: Stage) -> None:
 def tell_metrics(stage: Stage) -> None:
     with _members(stage) as engine:
         stage.admin.lpush(QUEUE, "message")
-        found = {each.name: each for each in FleetCollector(engine=engine, client=stage.client()).collect()}
+        found = {each.name: each for each in FleetObserver(engine=engine, client=stage.client()).look()}
         assert [each.value for each in found["fleet_queue_length"].samples] == [1.0]
 
 
@@ -149,9 +149,10 @@ def enroll(stage: Stage) -> None:
             text = enrollment.create_token(
                 session, ring=factories.ring(), broker_url=stage.broker.url, created_by=PRINCIPAL
             )
-            members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(text).id))
-            members.publish(session, client, factories.ring())
-        joined = pool.submit(joining.join, text, host="h2", version="test", patience=timedelta(seconds=1))
+            members.admit_token(session, client, factories.ring(), text)
+        joined = pool.submit(
+            joining.join, text, host="h2", version="test", patience=timedelta(seconds=stage.patience / 4)
+        )
         desk = EnrollmentDesk(engine=engine, client=client, keyrings=factories.HeldKeyrings())
         answer = None
         while answer is None and not joined.done():
@@ -165,11 +166,12 @@ def set_the_broker_up(stage: Stage) -> None:
     stage.admin.hset(names.HOSTS, "stranger", "entry")
     stage.admin.hset(names.PRINCIPALS, "stranger", "credential")
     with _members(stage) as engine, db.session(engine) as session:
+        policies.set_policy(session, "", by=PRINCIPAL)
         changes = members.reconcile(session, stage.client(), factories.ring())
     assert (changes.added, changes.removed) == ((f"h-{HOST}",), ("h-stranger",))
     assert stage.admin.hkeys(names.HOSTS) == [HOST]
     assert stage.admin.hkeys(names.PRINCIPALS) == [PRINCIPAL]
-    assert stage.admin.exists(names.TRUST)
+    assert stage.admin.exists(names.TRUST, names.POLICY) == 2
 
 
 def revoke_a_host(stage: Stage) -> None:

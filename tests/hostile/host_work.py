@@ -3,23 +3,26 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from types import MappingProxyType, SimpleNamespace
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any
 
 import kombu
 from pydantic import SecretStr
 
-from fleet import clock, credentials, names, presence
+from fleet import clock, credentials, names, policy, presence
 from fleet.contracts.output import ENDED_TTL_SECONDS
 from fleet.contracts.presence import Heartbeat
 from fleet.contracts.reports import Kind
 from tests import factories
 from tests.hostile.stage import HOST, Needs, Stage
 from tests.services.sessions import BrokerTime, Session
-from workers.host import consumer, epoch, inboxes, publish, session
+from workers.host import consumer, epoch, inboxes, publish
 from workers.host.control import ControlList
+from workers.host.obeying import learn
 from workers.host.own import Own
+from workers.host.pulse import Pulse
 from workers.host.refusals import DEAD_LETTERS, Refusals
+from workers.host.ruling import Ruling
 from workers.host.sender import Sender
 from workers.host.strays import Strays
 from workers.host.streams import Streams
@@ -52,7 +55,7 @@ def hand_over(stage: Stage) -> None:
         queue = kombu.Queue(QUEUE, kombu.Exchange(""), QUEUE, no_declare=True)
         stage.admin.lpush(QUEUE, "no message")
         with kombu.Consumer(connection.channel(), queues=[queue], callbacks=[]):
-            connection.drain_events(timeout=2)
+            connection.drain_events(timeout=stage.patience)
     assert put_aside == [b"no message"]
     assert stage.admin.lrange(INBOX, 0, -1) == ["no message"]
 
@@ -75,6 +78,7 @@ def read_the_control_list(stage: Stage) -> None:
     listing = ControlList(
         stage.client(),
         {},
+        decide=lambda _word, _principal, _item: None,
         own=_own(stage),
         epoch=1,
         clock=BrokerTime(),
@@ -139,9 +143,16 @@ def check_its_health(stage: Stage) -> None:
 
 def learn_whom_to_trust(stage: Stage) -> None:
     stage.admin.set(names.TRUST, factories.statement(version=2))
-    worker = SimpleNamespace(_link=stage.client(), _own=_own(stage))
-    session.Session._learn_trust(cast("session.Session", worker))
-    assert worker._own.trust.version == 2
+    own = _own(stage)
+    learn(stage.client(), names.TRUST, own.learn_trust)
+    assert own.trust.version == 2
+
+
+def read_the_policy(stage: Stage) -> None:
+    stage.admin.set(names.POLICY, policy.state("", 1, [factories.key("fleet")]))
+    ruling = Ruling(stage.directory / "policy.json", _own(stage))
+    learn(stage.client(), names.POLICY, ruling.learn)
+    assert ruling.version == 1
 
 
 def write_its_inventory(stage: Stage) -> None:
@@ -194,7 +205,11 @@ NEEDS: Needs = MappingProxyType(
             "+set": report,
         },
         "fleet:reports:h1": {"%W~fleet:reports:h1": report, "+lpush": report, "+llen": look_after_reports},
-        "fleet:trust": {"%R~fleet:trust": learn_whom_to_trust, "+get": learn_whom_to_trust},
+        "fleet:trust": {
+            "%R~fleet:trust": learn_whom_to_trust,
+            "%R~fleet:policy": read_the_policy,
+            "+get": learn_whom_to_trust,
+        },
         "fleet:reports:dirty": {"%W~fleet:reports:dirty": report, "+sadd": report},
         "&celery-task-meta-h1:*": {
             "&celery-task-meta-h1:*": report,
@@ -218,6 +233,7 @@ def _options(stage: Stage) -> dict[str, Any]:
     return {
         "takes_work": lambda: True,
         "on_reconciled": lambda: None,
+        "pulse": Pulse(),
         "on_malformed": lambda _item, _problem: None,
         "inbox": INBOX,
         "link": stage.client(),

@@ -29,8 +29,8 @@ def join(stage: Stage) -> None:
     stage.admin.set(names.TRUST, factories.statement())
     token = Token(TOKEN, SECRET, fingerprint(ring.newest.public), stage.broker.url).text()
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, token, host=HOST, version="test", patience=timedelta(seconds=4))
-        item: Any = until(lambda: joined.done() or stage.admin.rpop(names.ENROLL_REQUESTS), "a request", timeout=4)
+        joined = pool.submit(joining.join, token, host=HOST, version="test", patience=timedelta(seconds=stage.patience))
+        item: Any = until(lambda: joined.done() or stage.admin.rpop(names.ENROLL_REQUESTS), "a request")
         if item is not True:
             request = _opened(item.encode(), ring)
             answer = EnrollmentAnswer(
@@ -70,8 +70,8 @@ def listen(stage: Stage) -> None:
 
     with ThreadPoolExecutor(1) as pool, _celery(stage.address).connection_for_read() as opened:
         receiver = EventReceiver(opened, handlers={"*": hear}, app=_celery(stage.address))
-        listening = pool.submit(receiver.capture, limit=None, timeout=3, wakeup=False)
-        until(lambda: stage.admin.pubsub_numpat() or listening.done(), "it listens", timeout=4)
+        listening = pool.submit(receiver.capture, limit=None, timeout=stage.patience, wakeup=False)
+        until(lambda: stage.admin.pubsub_numpat() or listening.done(), "it listens")
         event = json.dumps({"type": "worker-heartbeat", "hostname": "h1@fleet", "timestamp": 1.0, "utcoffset": 0})
         body = {"body": event, "content-type": "application/json", "content-encoding": "utf-8", "headers": {}}
         delivery = {"exchange": "celeryev", "routing_key": "worker.heartbeat"}

@@ -47,6 +47,7 @@ def prepare(broker: Broker) -> None:
         pipe.hset(names.WITHDRAWN, f"h2:{RUN}", "verdict")
         pipe.set(names.CONTROL_LEASE, "token of the lease")
         pipe.set(names.TRUST, "the fleet's keys")
+        pipe.set(names.POLICY, "the fleet's policy")
         pipe.set("elsewhere", "nobody's")
         pipe.execute()
         admin.acl_log_reset()

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from fleet import credentials, errors, names, settings
+from fleet import configuration, credentials, errors, names, policy
 from fleet.broker import results
 from fleet.cli import ps
+from fleet.cli.policy import explaining
 from fleet.client import Fleet
 from fleet.contracts import registry
 from fleet.contracts.output import Entry
@@ -37,6 +38,14 @@ def push_to_nobody(stage: Stage) -> None:
         fleet.dispatcher.require_host("h2", registry.get("fleet.host.ping"), queues=False)
 
 
+def read_the_policy(stage: Stage) -> None:
+    stage.admin.set(names.POLICY, policy.state("", 7, [factories.key("fleet")]))
+    with _fleet(stage) as fleet:
+        stated = explaining.policy_of(fleet)
+    assert stated is not None
+    assert stated.version == 7
+
+
 def cancel(stage: Stage) -> None:
     with _fleet(stage) as fleet:
         fleet.cancel(names.new_run_id(HOST))
@@ -52,11 +61,12 @@ def wait_for_the_record(stage: Stage) -> None:
 def get_a_result(stage: Stage) -> None:
     with _fleet(stage) as fleet, ThreadPoolExecutor(1) as pool:
         waited = fleet.push("fleet.host.ping", on=HOST).results[0]
-        reply = pool.submit(waited.get, timeout=4)
+        reply = pool.submit(waited.get, timeout=stage.patience)
         until(lambda: _has_looked(stage) or reply.done(), "it has looked once, and waits")
         _answer(stage, waited.id)
         assert reply.result()["host"] == HOST
-        until(lambda: not stage.admin.pubsub_numsub(names.result(waited.id))[0][1], "it waits no longer", timeout=2)
+        channel = names.result(waited.id)
+        until(lambda: not stage.admin.pubsub_numsub(channel)[0][1], "it waits no longer", timeout=stage.patience)
 
 
 def look_at_a_result(stage: Stage) -> None:
@@ -69,7 +79,7 @@ def look_at_a_result(stage: Stage) -> None:
 def get_a_result_over_a_broken_connection(stage: Stage) -> None:
     with _fleet(stage) as fleet, ThreadPoolExecutor(1) as pool:
         waited = fleet.push("fleet.host.ping", on=HOST).results[0]
-        reply = pool.submit(waited.get, timeout=4)
+        reply = pool.submit(waited.get, timeout=stage.patience)
         until(lambda: _has_looked(stage) or reply.done(), "it has looked once, and waits")
         with stage.admin.pipeline(transaction=True) as pipe:  # what comes now is not told to anybody
             pipe.client_kill_filter(_type="pubsub")
@@ -81,7 +91,7 @@ def get_a_result_over_a_broken_connection(stage: Stage) -> None:
 def watch(stage: Stage) -> None:
     with _fleet(stage) as fleet, fleet.watch() as watching:
         stage.admin.publish(names.WATCH, json.dumps({"event": "news"}))
-        assert next(watching.events(timeout=2)) == {"event": "news"}
+        assert next(watching.events(timeout=stage.patience)) == {"event": "news"}
 
 
 def read_output(stage: Stage) -> None:
@@ -130,7 +140,7 @@ NEEDS: Needs = MappingProxyType(
             "+hkeys": push_to_nobody,
         },
         "fleet:principals": {"%R~fleet:principals": push, "+hget": push},
-        "fleet:trust": {"%R~fleet:trust": push, "+get": push},
+        "fleet:trust": {"%R~fleet:trust": push, "%R~fleet:policy": read_the_policy, "+get": push},
         "celery-task-meta-*:*": {
             "%R~celery-task-meta-*:*": look_at_a_result,
             "+get": look_at_a_result,
@@ -150,7 +160,7 @@ NEEDS: Needs = MappingProxyType(
 @contextmanager
 def _fleet(stage: Stage) -> Iterator[Fleet]:
     """Open the principal's fleet, in which one host is enrolled and connected."""
-    own = settings.load(state_dir=stage.directory, principal=PRINCIPAL)
+    own = configuration.load(state_dir=stage.directory, principal=PRINCIPAL)
     held = factories.principal_credential(PRINCIPAL, broker_url=stage.address.url)
     credentials.save_principal(own.principal_path(PRINCIPAL), held)
     stage.admin.set(names.TRUST, factories.statement())

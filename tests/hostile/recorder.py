@@ -33,7 +33,7 @@ class _Handler(socketserver.BaseRequestHandler):
             back = threading.Thread(target=_pass, args=(upstream, self.request, self.server.told), daemon=True)
             back.start()
             _pass(self.request, upstream, self.server.said)
-            back.join(5)
+            back.join(30)
 
 
 def _pass(source: socket.socket, target: socket.socket, kept: bytearray) -> None:
@@ -53,4 +53,4 @@ def recorded(port: int) -> Iterator[Recorder]:
         thread.start()
         yield made
         made.shutdown()
-        thread.join(5)
+        thread.join(30)

@@ -27,6 +27,8 @@ class Stage:
     user: str
     directory: Path
     admin: "redis.Redis"
+    #: how long it waits for what a denial would keep from coming, in seconds
+    patience: float
     _stack: ExitStack
 
     @property
@@ -35,7 +37,7 @@ class Stage:
 
     def client(self, *, name: str = "work") -> "redis.Redis":
         """Return a client of the user, connected anew."""
-        return connected(self.address, self._stack, name=name)
+        return connected(self.address, self._stack, name=name, patience=self.patience)
 
 
 Work = Callable[[Stage], None]
@@ -44,15 +46,15 @@ Work = Callable[[Stage], None]
 Needs = Mapping[str, Mapping[str, Work]]
 
 
-def connected(address: Address, stack: ExitStack, *, name: str) -> "redis.Redis":
-    client = connect(address, name=name, connections=3, timeout=timedelta(seconds=4))
+def connected(address: Address, stack: ExitStack, *, name: str, patience: float) -> "redis.Redis":
+    client = connect(address, name=name, connections=3, timeout=timedelta(seconds=patience))
     stack.callback(client.connection_pool.disconnect)
     return client
 
 
 @contextmanager
-def stage(broker: Broker, user: str, directory: Path) -> Iterator[Stage]:
+def stage(broker: Broker, user: str, directory: Path, *, patience: float = 30.0) -> Iterator[Stage]:
     with ExitStack() as stack, broker.connect() as admin:
         stack.callback(admin.connection_pool.disconnect)
         stack.callback(kombu.pools.reset)  # shared by the whole process, and connected under the rules of this test
-        yield Stage(broker, user, directory, admin, stack)
+        yield Stage(broker, user, directory, admin, patience, stack)

@@ -100,7 +100,7 @@ def test_each_piece_of_work_is_denied_nothing(any_broker: Broker, tmp_path: Path
 def test_without_this_word_it_is_denied(
     any_broker: Broker, tmp_path: Path, user: acl.User, selector: str, word: str
 ) -> None:
-    with stage(any_broker, user.name, tmp_path) as set_up:
+    with stage(any_broker, user.name, tmp_path, patience=4) as set_up:
         version = set_up.admin.info("server")["redis_version"]
         if word not in user.known_to(version).rules and word in acl.NEWER_WORDS:
             pytest.skip(f"version {version} does not know {word}")

@@ -160,7 +160,6 @@ def test_a_redirect_is_a_refusal_and_not_followed(recorder: Recorder, use: str, 
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(180)
 def test_nothing_of_a_real_engine_is_reached_by_a_hundred_names(
     docker_engine: PrivateEngine, docker_client: docker.DockerClient
 ) -> None:

@@ -34,6 +34,7 @@ KEYS = (
     names.HOSTS,
     names.PRINCIPALS,
     names.TRUST,
+    names.POLICY,
     names.ENROLL_REQUESTS,
     names.enroll_reply(prey.OTHER_TOKEN, "request"),
     names.CONTROL_LEASE,
@@ -50,7 +51,7 @@ FORMS = {"xread": ("STREAMS", "{key}", "0-0")}
 ALLOWED: dict[str, tuple[set[str], set[tuple[str, str]]]] = {
     "h-h1": (
         {"ping", "time", "multi", "exec", "unwatch", "client|setname", "client|setinfo"},
-        {("sadd", names.REPORTS_DIRTY), ("get", names.TRUST)},
+        {("sadd", names.REPORTS_DIRTY), ("get", names.TRUST), ("get", names.POLICY)},
     ),
     "p-alice": (
         {"ping", "time", "multi", "exec", "client|setname", "client|setinfo", "unsubscribe"},
@@ -63,6 +64,7 @@ ALLOWED: dict[str, tuple[set[str], set[tuple[str, str]]]] = {
             *((command, names.HOSTS) for command in ("hget", "hgetall", "hkeys")),
             ("hget", names.PRINCIPALS),
             ("get", names.TRUST),
+            ("get", names.POLICY),
             *((command, _RESULT) for command in ("get", "mget", "subscribe")),
             *((command, _OUTPUT) for command in ("xread", "subscribe")),
         },

@@ -17,26 +17,24 @@ from tests.services.freezing import frozen
 from tests.services.locked import Locked
 from tests.services.waiting import until
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def test_work_is_pushed_answered_cancelled_expired_and_watched(fleet_of_two: Locked, tmp_path: Path) -> None:
     fleet = fleet_of_two.fleet
     with fleet.watch() as watch:
         first = fleet.push("fleet.host.ping", on="h1", arguments={"echo": "hello"})
-        assert first.results[0].get(timeout=10)["echo"] == "hello"
-        assert any(event["run"] == first.run_ids[0] for event in watch.events(timeout=5))
-    assert fleet.recorded(first, timeout=5)
+        assert first.results[0].get(timeout=30)["echo"] == "hello"
+        assert any(event["run"] == first.run_ids[0] for event in watch.events(timeout=30))
+    assert fleet.recorded(first, timeout=30)
     everywhere = fleet.push("fleet.host.ping", all_hosts=True)
-    assert {outcome.state for outcome in everywhere.wait(timeout=10)} == {"succeeded"}
+    assert {outcome.state for outcome in everywhere.wait(timeout=30)} == {"succeeded"}
     task = fleet.dispatcher.task("fleet.host.ping")
     members = [RunSignature(task, kwargs={"echo": str(n)}, app=task.app, options={"host": "h2"}) for n in range(12)]
-    assert len(group(members)().get(timeout=15)) == 12
+    assert len(group(members)().get(timeout=30)) == 12
     for name in ("offered.tell_steps", "offered.fail_twice"):
         steps = fleet.push(name, on="h1", arguments={"log": str(tmp_path / "log")}, max_retries=3, retry_backoff=0.1)
         fleet_of_two.record(steps.run_ids[0], state="succeeded")
     with pytest.raises(errors.TaskFailed):
-        fleet.push("fleet.containers.list", on="h1").results[0].get(timeout=10)
+        fleet.push("fleet.containers.list", on="h1").results[0].get(timeout=30)
     with pytest.raises(errors.HostNotEnrolled):
         fleet.push("fleet.host.ping", on="h3")
 
@@ -70,13 +68,14 @@ def test_a_host_that_was_away_finds_its_work_and_loses_none_of_it_when_it_is_kil
         fleet_of_two.record(run, state="succeeded")
     fleet_of_two.record(expired, state="expired")
 
-    log = {"log": str(tmp_path / "log"), "seconds": 1}
-    busy = [push(fleet_of_two, "offered.again", arguments=log) for _ in range(12)]
+    log = {"log": str(tmp_path / "log")}
+    busy = [push(fleet_of_two, "offered.held_again", arguments=log) for _ in range(12)]
     fleet_of_two.record(busy[0], state="running")
     assert again.stop(number=signal.SIGKILL) == -signal.SIGKILL
     with fleet_of_two.broker.connect() as admin:  # as if it had been killed between the hand-off and the journal
         run = push(fleet_of_two, offline="queue")
         assert admin.lmove(names.queue("h1"), names.inbox("h1", 2), "RIGHT", "LEFT")
+    (tmp_path / "log.go").touch()
     third = fleet_of_two.start_worker("h1")
     for each in (*busy, run):
         fleet_of_two.record(each, state="succeeded")
@@ -88,7 +87,7 @@ def test_a_broker_that_starts_anew_costs_nothing(fleet_of_two: Locked) -> None:
         awaited = fleet_of_two.fleet.push("fleet.host.ping", on="h1").results[0]
         fleet_of_two.broker.stop(kill=True)
         fleet_of_two.broker.start()
-    assert awaited.get(timeout=30)["host"] == "h1"
+    assert awaited.get(timeout=60)["host"] == "h1"
 
 
 def test_one_worker_follows_another(locked: Locked, tmp_path: Path) -> None:
@@ -100,6 +99,6 @@ def test_one_worker_follows_another(locked: Locked, tmp_path: Path) -> None:
     with frozen(first.process.pid), locked.broker.connect() as admin:
         admin.delete(names.presence("h1"))  # what 35 s of silence do
         says(second, "worker.started")
-    assert first.process.wait(20) > 0
+    assert first.process.wait(30) > 0
     assert push(locked)
     assert second.stop() == 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fleet import audit, clock, db, errors, inventory, names
+from fleet import audit, clock, db, errors, labeling, names
 from fleet.contracts.presence import Heartbeat
 from fleet.contracts.reports import Kind, Report
 from fleet.security import signing
@@ -24,8 +24,6 @@ from fleet.security.keys import KeyPair
 from tests import factories
 from tests.hostile.siege import EFFECT, Siege
 from tests.services.waiting import until
-
-pytestmark = pytest.mark.timeout(180)
 
 FORGED_LINE = '{"event":"approved"}'
 #: Each does something to a terminal that shows it as it is.
@@ -249,7 +247,7 @@ def test_a_report_of_ten_megabytes_or_of_half_a_character_is_refused(siege: Sieg
 def test_no_label_can_be_such_a_text(name: str) -> None:
     for labels in ({"a": f"x{ATTACKS[name]}x"}, {f"x{ATTACKS[name]}x": "a"}):
         with pytest.raises(errors.InvalidValue) as caught:
-            inventory.check_labels(labels)
+            labeling.check(labels)
         assert caught.value
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from fleet import address, names, tokens
 from fleet.contracts.credentials import HostCredential, PrincipalCredential
 from tests.hostile.siege import EFFECT, Siege
 from tests.integration.test_flower import Window
-from tests.services import locked
+from tests.services import forks, locked
+from tests.services.finding import contents
 from tests.services.waiting import until
-
-pytestmark = pytest.mark.timeout(240)
 
 #: Where Flower shows something.
 PAGES = ("/", "/workers", "/worker/h1@fleet", "/tasks", "/broker", "/api/workers", "/api/tasks", "/metrics")
@@ -54,6 +54,13 @@ class Life:
             self.seen[
                 f"{name} of {process.pid} {text[-60:]!r}" if name == "cmdline" else f"environ of {process.pid}"
             ] = text
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _real_starts() -> Iterator[None]:
+    """Their command lines and environments are looked at."""
+    with forks.real_starts():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -140,19 +147,24 @@ def see_files(siege: Siege, found: Life) -> None:
         found.seen["a dump of the database"] = "\n".join(connection.iterdump()).encode()
     for path in siege.directory.glob("fleet.db*"):
         found.seen[path.name] = path.read_bytes()
-    for path in (*siege.directory.glob("hosts/*/journal.db*"), *siege.directory.glob("hosts/*/spool/**/*")):
-        if path.is_file():
-            found.seen[str(path.relative_to(siege.directory))] = path.read_bytes()
+    for path, content in contents(siege.directory / "hosts"):
+        if path.name.startswith("journal.db") or "spool" in path.parts:
+            found.seen[str(path.relative_to(siege.directory))] = content
     save: Any = siege.redis.execute_command
     save("BGREWRITEAOF")
-    until(lambda: not siege.redis.info("persistence")["aof_rewrite_in_progress"], "the file is rewritten")  # type: ignore[index]
+    until(lambda: not rewrites(siege), "the file is rewritten")
     save("SAVE")
-    for path in siege.broker.directory.rglob("*"):
-        if path.is_file():
-            found.seen[f"broker's {path.name}"] = path.read_bytes()
+    for path, content in contents(siege.broker.directory):
+        found.seen[f"broker's {path.name}"] = content
     for name in ("server.log", "users.acl", "dump.rdb"):
         assert f"broker's {name}" in found.seen
     assert any("appendonly" in name for name in found.seen)
+
+
+def rewrites(siege: Siege) -> bool:
+    """Say whether the broker's append-only file is being written anew, or will be."""
+    told: Any = siege.redis.info("persistence")
+    return bool(told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
 
 
 def forms(secret: str) -> list[bytes]:
@@ -174,7 +186,8 @@ def test_a_secret_that_lay_there_would_be_found(life: Life) -> None:
     assert min(len(secret) for name, secret in life.used.items() if name != "password of control") >= 16
     for place in ("log control-0.log", "a dump of the database", "broker's users.acl", "Flower's /api/workers"):
         assert life.seen[place], place
-    assert any(b"worker" in text for place, text in life.seen.items() if place.startswith("cmdline"))
+    for place, mark in (("cmdline", b"\0worker\0--host-id\0"), ("environ", b"FLEET_STATE_DIR=")):
+        assert any(mark in text for name, text in life.seen.items() if name.startswith(place)), place
     assert b"host.enrolled" in life.seen["a dump of the database"]
 
 
@@ -209,11 +222,7 @@ def test_the_broker_and_the_database_have_hashes_of_passwords_alone(life: Life, 
 
 def test_files_with_secrets_are_their_owners_alone(life: Life, siege: Siege) -> None:
     secret = [form for value in life.used.values() for form in forms(value)[:1]]
-    holding = [
-        path
-        for path in siege.directory.rglob("*")
-        if path.is_file() and path.stat().st_size < 2**20 and any(each in path.read_bytes() for each in secret)
-    ]
+    holding = [path for path, content in contents(siege.directory) if any(each in content[: 2**20] for each in secret)]
     assert holding
     for path in holding:
         assert path.stat().st_mode & 0o077 == 0, path

@@ -32,8 +32,6 @@ from fleet.security.keys import KeyPair
 from tests.hostile.siege import EFFECT, Siege
 from tests.services.waiting import until
 
-pytestmark = pytest.mark.timeout(180)
-
 LONG = 60.0
 
 
@@ -342,8 +340,8 @@ def test_a_forged_result_raises_nothing_but_fleets_errors_and_others_are_awaited
     attacked, other = (siege.fleet.push(EFFECT, on="h1", arguments=wishes).results[0] for _ in range(2))
     forged = FORGED[how](siege, attacked.id)
     with ThreadPoolExecutor(2) as pool:
-        waits = pool.submit(other.get, timeout=10)
-        awaited = pool.submit(attacked.get, timeout=10)
+        waits = pool.submit(other.get, timeout=30)
+        awaited = pool.submit(attacked.get, timeout=30)
         for channel in (names.result(other.id), names.result(attacked.id)):
             siege.redis.publish(channel, forged)
         siege.redis.set(names.result(attacked.id), forged)
@@ -360,7 +358,7 @@ def test_a_batch_of_which_one_result_is_forged_gets_all_others(siege: Siege) -> 
     forged = by(siege, meta(batch.run_ids[0]), siege.held_by_host("h2"))
     siege.redis.set(names.result(batch.run_ids[0]), forged)
     siege.redis.publish(names.result(batch.run_ids[0]), forged)
-    (outcome,) = batch.wait(timeout=10)
+    (outcome,) = batch.wait(timeout=30)
     assert outcome.reply != {"said": "a lie"}
     siege.works()
 

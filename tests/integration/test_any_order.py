@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from fleet import audit, db, names, runs
+from fleet import approvals, audit, db, names, runs
 from fleet.contracts.reports import Kind, Report
 from fleet.models import Principal, Run, RunState
 from tests import factories
+from tests.services import governed
 from tests.services.broker import Broker
 from workers.control.ingest import Ingest
 from workers.control.rescue import Rescue
@@ -50,18 +51,32 @@ def rank(run: Run) -> tuple[int, int, int]:
     if runs.is_final(run.state):
         return (1, 0 if run.state == RunState.UNKNOWN else 1, 0)
     to_come = "attempt" in (run.progress or {})
-    return (0, run.attempt, ["queued", "accepted", "recovering" * to_come, "running", "recovering"].index(run.state))
+    order = ["queued", "awaiting_approval", "accepted", "recovering" * to_come, "running", "recovering"]
+    return (0, run.attempt, order.index(run.state))
 
 
-def life(run: str, host: str, ways: list[str], end: Kind) -> list[Report]:
+#: How a run comes to begin, and what the host says with it.
+TAKEN = {
+    "at once": [Kind.RUN_ACCEPTED],
+    "once it was approved": [Kind.RUN_AWAITING_APPROVAL, Kind.RUN_APPROVED],
+}
+SAID = {
+    Kind.RUN_AWAITING_APPROVAL: governed.awaiting()[1],
+    Kind.RUN_APPROVED: governed.approved()[1],
+}
+
+
+def life(run: str, host: str, taken: str, ways: list[str], end: Kind) -> list[Report]:
     """Return what a host reports of a run that went these ways."""
-    steps = [(Kind.RUN_ACCEPTED, 1), (Kind.RUN_STARTED, 1)]
+    steps = [*((kind, 1) for kind in TAKEN[taken]), (Kind.RUN_STARTED, 1)]
     for attempt, way in enumerate(ways, 1):
         steps += [(kind, attempt + later) for kind, later in FOLLOWED[way]]
         steps.append((Kind.RUN_PROGRESSED, attempt + 1))
     steps.append((end, len(ways) + 1))
     return [
-        factories.report(host, kind, run=run, attempt=attempt, seq=seq, data={"reply": {}, "begun": True})
+        factories.report(
+            host, kind, run=run, attempt=attempt, seq=seq, data=SAID.get(kind, {"reply": {}, "begun": True})
+        )
         for seq, (kind, attempt) in enumerate(steps, 1)
     ]
 
@@ -86,7 +101,8 @@ def test_every_interleaving_ends_as_the_host_said(engine: Engine, client: "redis
     run = names.new_run_id(host)
     ways = data.draw(st.lists(st.sampled_from(sorted(FOLLOWED)), max_size=3), label="ways")
     end = data.draw(st.sampled_from(sorted(ENDED)), label="end")
-    own = life(run, host, ways, end)
+    taken = data.draw(st.sampled_from(sorted(TAKEN)), label="taken")
+    own = life(run, host, taken, ways, end)
     message = json.dumps({"body": run})
     by_principals = [factories.queued(run, submitted_at=time.time() - 60, message=message)]
     by_principals += [
@@ -110,14 +126,14 @@ def test_every_interleaving_ends_as_the_host_said(engine: Engine, client: "redis
             factories.push(client, by_principals.pop(0))
         elif step == "ingest":
             ingest.step()
-            ingest.attend()
+            ingest.errands.run()
             look()
         elif step == "rescue":
             rescue.run()
             look()
     factories.push(client, *own[sent:], *by_principals)
     while ingest.step():
-        ingest.attend()
+        ingest.errands.run()
     look()
     for before, after in itertools.pairwise(seen):
         assert rank(before) <= rank(after), f"{before.state} at {before.attempt} → {after.state} at {after.attempt}"
@@ -125,6 +141,8 @@ def test_every_interleaving_ends_as_the_host_said(engine: Engine, client: "redis
     assert (seen[-1].message, seen[-1].submitted_by) == (None, "alice")
     with db.session(engine, write=False) as session:
         assert audit.verify(session) is None
+        answered = [row.state for row, _ in approvals.listing(session, host=host)]
+        assert answered == (["approved"] if taken == "once it was approved" else [])
         told = [event.seq for event in audit.events(session, actor=host, after_id=0)]
         assert told == [report.seq for report in own], "each report is recorded once, in its order"
     queued: Any = client.lrange(names.queue(host), 0, -1)

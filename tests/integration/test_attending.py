@@ -45,7 +45,7 @@ def rescue(engine: Engine, client: "redis.Redis") -> Rescue:
 def take_in(ingest: Ingest, client: "redis.Redis", *reports: Report) -> None:
     factories.push(client, *reports)
     while ingest.step():
-        ingest.attend()
+        ingest.errands.run()
 
 
 def queued(run: str, **more: Any) -> Report:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +16,7 @@ import pytest
 
 from fleet import address, names
 from fleet.broker import app as broker_app
+from tests.services import forks
 from tests.services.broker import Broker
 from tests.services.ports import free_ports
 from tests.services.up import PAUSE, START_SECONDS
@@ -47,9 +46,9 @@ class Window:
         self.environment = {**inherited, "FLEET_BROKER_URL": broker_url, "FLEET_STATE_DIR": str(state)}
         self.log = state.with_suffix(".log")
         self.state = state
-        with self.log.open("w") as log:
-            command = [sys.executable, "-m", "fleet", "flower", "--port", str(self.port)]
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        with self.log.open("wb") as log:
+            words = ["flower", "--port", str(self.port)]
+            self.process = forks.start(words, env=self.environment, output=log, errors=log)
         self.wait_for("flower.started")
 
     def wait_for(self, event: str) -> None:
@@ -67,7 +66,7 @@ class Window:
         if password is not None:
             request.add_header("Authorization", f"Basic {b64encode(f'fleet:{password}'.encode()).decode()}")
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as exc:
             return exc.code, exc.read().decode()
@@ -80,6 +79,12 @@ class Window:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=START_SECONDS)
+
+    def end(self) -> None:
+        """Leave nothing of it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
 
 class Speaker:
@@ -115,9 +120,7 @@ class Speaker:
 def window(any_broker: Broker, tmp_path: Path) -> Iterator[Window]:
     opened = Window(any_broker.url, tmp_path / "state")
     yield opened
-    if opened.process.poll() is None:
-        opened.process.kill()
-        opened.process.wait()
+    opened.end()
 
 
 def heard(window: Window, broker_url: str, *hosts: str) -> None:
@@ -192,9 +195,7 @@ def test_its_password_is_kept_for_its_owner_and_not_written_into_a_log(window: W
     assert window.password not in again.log.read_text()
     again.stop()
     (window.state / "flower.password").chmod(0o644)
-    refused = subprocess.run(
-        [sys.executable, "-m", "fleet", "flower"], env=window.environment, check=False, capture_output=True, text=True
-    )
+    refused = forks.run(["flower"], env=window.environment)
     assert refused.returncode == 4
     assert "is open to others; chmod 600" in refused.stderr
 
@@ -211,20 +212,25 @@ def test_it_comes_back_after_an_outage_and_says_so_once(window: Window, any_brok
 
 
 def test_a_port_in_use_and_a_wrong_password_are_one_line(window: Window, any_broker: Broker) -> None:
-    command = [sys.executable, "-m", "fleet", "flower", "--port", str(window.port)]
-    refused = subprocess.run(command, env=window.environment, check=False, capture_output=True, text=True)
+    words = ["flower", "--port", str(window.port)]
+    refused = forks.run(words, env=window.environment)
     assert refused.returncode == 1
     assert f"Flower cannot listen on 127.0.0.1 port {window.port} (Address already in use)" in refused.stderr
     with any_broker.connect() as client:
         client.config_set("requirepass", "hush")
         try:
-            refused = subprocess.run(command, env=window.environment, check=False, capture_output=True, text=True)
+            refused = forks.run(words, env=window.environment)
         finally:
             client.config_set("requirepass", "")
     assert refused.returncode == 5
     assert "Traceback" not in refused.stderr
 
 
-def test_it_is_small(window: Window) -> None:
-    # 90 MB is the bound of a host's worker; Flower stands on the same libraries.
-    assert psutil.Process(window.process.pid).memory_info().rss < 110 * 2**20
+def test_it_is_small(broker: Broker, tmp_path: Path) -> None:
+    with forks.real_starts():  # a fork's memory is its server's as well
+        window = Window(broker.url, tmp_path / "state")
+    try:
+        # 90 MB is the bound of a host's worker; Flower stands on the same libraries.
+        assert psutil.Process(window.process.pid).memory_info().rss < 110 * 2**20
+    finally:
+        window.end()

@@ -17,9 +17,9 @@ from fleet.security.keys import Purpose
 from tests import factories
 from tests.services.broker import Broker
 from workers.control import reading, recording
+from workers.control.batches import Batch
 from workers.control.gaps import Gaps
 from workers.control.ingest import Ingest
-from workers.control.recording import Batch
 
 
 @pytest.fixture
@@ -96,11 +96,11 @@ def test_killed_between_commit_and_removal_nothing_is_taken_in_twice(
         "edge-1", Kind.HOST_REGISTERED, epoch=2, seq=1, data={"facts": factories.facts().model_dump()}
     )
     factories.push(client, factories.queued(run), *factories.life(run), hello)
-    ingest.scan()
+    ingest.news.scan()
     ingest.record(ingest.take())  # and here the process dies
     before = [event.model_dump() for event in events(engine)]
     successor = made(engine, client, token="control-2")
-    successor.scan()
+    successor.news.scan()
     assert successor.step()
     assert [event.model_dump() for event in events(engine)] == before
     assert acknowledged(client, "edge-1") == [(1, 4), (2, 1)]
@@ -110,7 +110,7 @@ def test_killed_between_commit_and_removal_nothing_is_taken_in_twice(
 def test_nothing_is_removed_once_the_lease_is_anothers(ingest: Ingest, engine: Engine, client: "redis.Redis") -> None:
     run = names.new_run_id("edge-1")
     factories.push(client, *factories.life(run))
-    ingest.scan()
+    ingest.news.scan()
     batches = ingest.take()
     recorded = ingest.record(batches)
     client.set(names.CONTROL_LEASE, "control-2")
@@ -136,8 +136,9 @@ def test_a_late_session_is_taken_in_beside_the_newer_one(ingest: Ingest, engine:
 
 
 def test_what_is_missing_is_asked_for_and_nothing_after_it_is_taken_in_before_it_has_come(
-    ingest: Ingest, engine: Engine, client: "redis.Redis"
+    ingest: Ingest, engine: Engine, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("workers.control.gaps._ASK_AGAIN", timedelta(hours=1))  # however long the test takes
     life = factories.life(names.new_run_id("edge-1"))
     factories.push(client, life[0], life[3])
     ingest.step()
@@ -458,12 +459,12 @@ def test_watchers_get_every_event_after_it_is_committed(ingest: Ingest, engine: 
     pubsub: Any = client.pubsub
     with pubsub(ignore_subscribe_messages=True) as watcher:
         watcher.subscribe(names.WATCH)
-        watcher.get_message(timeout=5)  # the subscription's own
+        watcher.get_message(timeout=30)  # the subscription's own
         factories.push(client, *factories.life(names.new_run_id("edge-1")))
         ingest.step()
         heard: list[dict[str, Any]] = []
         while len(heard) < 4:
-            message = watcher.get_message(timeout=5)
+            message = watcher.get_message(timeout=30)
             assert message is not None
             heard.append(json.loads(message["data"]))
     assert heard == [audit.to_wire(event) for event in events(engine)]
@@ -475,14 +476,14 @@ def test_a_lost_mark_is_made_good_by_looking_at_every_list(
     run = names.new_run_id("edge-1")
     factories.push(client, factories.queued(run), *factories.life(run))
     client.delete(names.REPORTS_DIRTY)
-    ingest.sweep()
+    ingest.news.sweep()
     assert ingest.step()
     assert "run.queued" not in told(engine), "a principal that was never heard of is found by the full look only"
-    ingest.scan()
+    ingest.news.scan()
     assert ingest.step()
     factories.push(client, factories.queued(names.new_run_id("edge-1")))
     client.delete(names.REPORTS_DIRTY)
-    ingest.sweep()
+    ingest.news.sweep()
     assert ingest.step(), "now the principal is known"
 
 

@@ -7,7 +7,7 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from fleet import db, enrollment, errors, inventory, names
+from fleet import db, enrollment, errors, inventory, labeling, names
 from fleet.dispatch import membership
 from fleet.models import Membership
 from fleet.security.trust import Trust
@@ -29,6 +29,52 @@ def test_a_selector_means_hosts_with_all_its_labels(enrolled: Engine) -> None:
         assert [host.id for host in inventory.hosts(session)] == ["edge-1", "edge-2"]
         assert [host.id for host in inventory.hosts(session, selector={"env": "prod", "tier": "edge"})] == ["edge-1"]
         assert inventory.hosts(session, selector={"env": "test"}) == []
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {"a.b/c": "4"},
+        {"a.b/c": "4", "mark": ""},
+        {"a.b/c": ""},
+        {"a.b/c": "04"},
+        {"a": "4"},
+        {"mark": "x"},
+        {'a"b': "4"},
+        {"$": "4"},
+        {"": ""},
+        {"a.b/c": "4' OR 1=1 --"},
+        {"a.b/c": "\ud800"},
+        {"a.b/c": "\0"},
+    ],
+    ids=ascii,
+)
+def test_the_database_finds_by_labels_what_a_comparison_does(engine: Engine, selector: dict[str, str]) -> None:
+    labels: list[dict[str, str]] = [{"a.b/c": "4"}, {"a.b/c": "4", "mark": ""}, {"a": "b"}, {}]
+    with db.session(engine) as session:
+        for number, each in enumerate(labels):
+            factories.enroll(session, f"edge-{number}", labels=each)
+    wanted = [f"edge-{number}" for number, each in enumerate(labels) if labeling.matches(each, selector)]
+    with db.session(engine, write=False) as session:
+        assert [host.id for host in inventory.hosts(session, selector=selector)] == wanted
+
+
+def test_pages_of_hosts_and_of_containers_follow_each_other_also_where_the_last_one_is_gone(enrolled: Engine) -> None:
+    with db.session(enrolled) as session:
+        for host, container in (("edge-1", "a"), ("edge-1", "b"), ("edge-2", "a"), ("edge-2", "b")):
+            inventory.change_containers(session, host, [factories.container(container)])
+    with db.session(enrolled, write=False) as session:
+
+        def found(**wishes: Any) -> list[tuple[str, str]]:
+            return [(row.host_id, row.name) for row in inventory.containers(session, **wishes)]
+
+        assert [host.id for host in inventory.hosts(session, limit=1)] == ["edge-1"]
+        assert [host.id for host in inventory.hosts(session, after="edge-1", limit=1)] == ["edge-2"]
+        assert [host.id for host in inventory.hosts(session, after="edge-0", limit=1)] == ["edge-1"]
+        assert found(limit=2) == [("edge-1", "a"), ("edge-1", "b")]
+        assert found(limit=2, after=("edge-1", "aa")) == [("edge-1", "b"), ("edge-2", "a")]
+        assert found(limit=2, after=("edge-1", "b"), selector={"env": "prod"}) == [("edge-2", "a"), ("edge-2", "b")]
+        assert found(selector={"tier": "edge"}) == [("edge-1", "a"), ("edge-1", "b")]
 
 
 def test_a_host_that_is_not_there_comes_with_a_suggestion(enrolled: Engine) -> None:
@@ -59,7 +105,7 @@ def test_labels_are_set_and_removed(enrolled: Engine) -> None:
 )
 def test_labels_that_cannot_be_used_are_named(labels: dict[str, str], says: str) -> None:
     with pytest.raises(errors.InvalidValue, match=says):
-        inventory.check_labels(labels)
+        labeling.check(labels)
 
 
 def test_a_second_enrollment_keeps_labels_and_a_revoked_name_inherits_nothing(enrolled: Engine) -> None:

@@ -1,7 +1,6 @@
 """A host joins over the broker: the enrollment desk on one side, `join` on the other, on both brokers."""
 
 import json
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from fleet.broker import login
 from fleet.broker.connection import connect
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest, SealedRequest, SignedAnswer, SignedRequest
 from fleet.dispatch import membership
-from fleet.models import EnrollmentToken
 from fleet.security import sealing
 from fleet.security.keys import KeyPair, Purpose, fingerprint
 from fleet.security.sealing import Opener
@@ -30,6 +28,8 @@ from workers.control.enrollment import EnrollmentDesk
 from workers.control.enrollment import _opened as opened
 
 SOON = timedelta(seconds=1)
+#: For what takes its time on a busy machine.
+LONG = timedelta(seconds=60)
 RING = factories.ring()
 OPENER = RING.opener(RING.newest.public).public
 #: The key of whoever asks.
@@ -61,7 +61,7 @@ def desk(engine: Engine, server: Broker) -> Iterator[EnrollmentDesk]:
         made = EnrollmentDesk(engine=engine, client=client, keyrings=factories.HeldKeyrings())
         yield made
         made.stop()
-        assert made.stopped.is_set()
+        assert made.stopped.wait(30)
 
 
 def create(engine: Engine, server: Broker, **more: Any) -> str:
@@ -69,8 +69,7 @@ def create(engine: Engine, server: Broker, **more: Any) -> str:
     wishes = {"ring": RING, "broker_url": server.url, "created_by": "alice", **more}
     with server.connect() as client, db.session(engine) as session:
         token = enrollment.create_token(session, **wishes)
-        members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
-        members.publish(session, client, RING)
+        members.admit_token(session, client, RING, token)
         return token
 
 
@@ -126,7 +125,7 @@ def test_a_host_gets_its_credential_and_is_in_the_registry_by_then(
     token = create(engine, server, labels={"env": "prod"})
     with caller.pubsub(ignore_subscribe_messages=True) as watcher:
         watcher.subscribe(names.WATCH)
-        watcher.get_message(timeout=5)
+        watcher.get_message(timeout=30)
         credential = joining.join(token, host="edge-7", version="0.1.0")
         trusted = Trust.in_keys([RING.newest.public])
         ((host, entry),) = caller.hgetall(names.HOSTS).items()
@@ -141,7 +140,7 @@ def test_a_host_gets_its_credential_and_is_in_the_registry_by_then(
             assert host_client.ping()
             with pytest.raises(redis.exceptions.NoPermissionError):
                 host_client.get(names.presence("edge-8"))
-        message = watcher.get_message(timeout=5)
+        message = watcher.get_message(timeout=30)
     assert message is not None
     told = json.loads(message["data"])
     assert (told["event"], told["host"]) == ("host.enrolled", "edge-7")
@@ -192,8 +191,8 @@ def test_a_request_that_was_lost_with_a_control_worker_is_put_again(
 ) -> None:
     token = create(engine, server)
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
-        assert caller.brpop([names.ENROLL_REQUESTS], timeout=4)  # taken by somebody who dies with it
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0", patience=LONG)
+        assert caller.brpop([names.ENROLL_REQUESTS], timeout=30)  # taken by somebody who dies with it
         desk.start()
         assert joined.result().host == "edge-7"
 
@@ -203,8 +202,8 @@ def test_an_answer_that_was_lost_with_a_control_worker_is_given_again(
 ) -> None:
     token = create(engine, server)
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
-        item: Any = caller.brpop([names.ENROLL_REQUESTS], timeout=4)
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0", patience=LONG)
+        item: Any = caller.brpop([names.ENROLL_REQUESTS], timeout=30)
         put = opened(item[1].encode(), RING)
         with db.session(engine) as session:  # and dies before it answers
             enrollment.redeem(session, put, ring=RING, broker_time=put.not_after - 5)
@@ -223,9 +222,12 @@ def test_twenty_hosts_join_at_once_by_one_token_at_two_desks(
         desk.start()
         second.start()
         with ThreadPoolExecutor(20) as pool:
-            joined = [pool.submit(joining.join, token, host=f"edge-{n}", version="0.1.0") for n in range(20)]
+            joined = [
+                pool.submit(joining.join, token, host=f"edge-{n}", version="0.1.0", patience=LONG) for n in range(20)
+            ]
             assert sorted(each.result().host for each in joined) == sorted(f"edge-{n}" for n in range(20))
         second.stop()
+        assert second.stopped.wait(30)
     assert reasons(engine) == [], "nobody took another's answer and had to ask again"
     assert caller.hlen(names.HOSTS) == 20
 
@@ -235,7 +237,7 @@ def test_the_broker_may_be_away_for_a_moment_while_a_host_joins(
 ) -> None:
     token = create(engine, server)
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0", patience=LONG)
         until(lambda: caller.llen(names.ENROLL_REQUESTS), "the request is put")
         server.stop(kill=True)
         server.start()
@@ -336,7 +338,7 @@ def test_a_fault_of_the_database_pauses_the_desk_and_no_more(
         connection.exec_driver_sql("ALTER TABLE enrollment_token RENAME TO away")
     desk.start()
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0", patience=LONG)
         until(lambda: "enrollment.paused" in caplog.text, "the desk is paused")
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE away RENAME TO enrollment_token")
@@ -352,7 +354,7 @@ def test_an_answer_nobody_fetches_is_gone_after_a_minute(
     answer = desk.serve(sealed(json.dumps(put)))
     assert answer is not None
     key = names.enroll_reply(put["token_id"], answer.request_id)
-    assert 50 < caller.ttl(key) <= 60
+    assert 30 < caller.ttl(key) <= 60
 
 
 def test_the_desk_starts_once_and_stops_at_once_also_before_the_start(desk: EnrollmentDesk, engine: Engine) -> None:
@@ -365,18 +367,12 @@ def test_the_desk_starts_once_and_stops_at_once_also_before_the_start(desk: Enro
     assert [thread.name for thread in threading.enumerate()].count("enrollment") == 1
     desk.stop()
     desk.stop()
-    assert desk.stopped.is_set()
-    assert "enrollment" not in [thread.name for thread in threading.enumerate()]
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    assert desk.stopped.wait(30)
+    until(lambda: "enrollment" not in [thread.name for thread in threading.enumerate()], "no thread is left")
 
 
 def test_a_broker_that_is_not_there_is_one_error_without_the_password() -> None:
-    token = unknown(f"redis://:s3cret@127.0.0.1:{closed_port()}/0")
+    token = unknown("redis://:s3cret@127.0.0.1:1/0")
     with pytest.raises(errors.BrokerUnavailable, match="cannot be reached") as caught:
         joining.join(token, host="edge-7", version="0.1.0")
     assert "s3cret" not in str(caught.value)
@@ -415,7 +411,7 @@ def test_an_answer_that_the_fleet_did_not_give_is_not_taken(
 ) -> None:
     token = create(engine, server)
     with ThreadPoolExecutor(1) as pool:
-        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0")
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0", patience=LONG)
         item: Any = until(lambda: caller.lindex(names.ENROLL_REQUESTS, 0), "the request is put")
         put = opened(item.encode(), RING)
         refusal = EnrollmentAnswer(request_id=put.request_id, outcome="refused", reason="because", host="edge-7")
@@ -435,7 +431,7 @@ def test_an_answer_that_the_fleet_did_not_give_is_not_taken(
 
 @pytest.mark.parametrize("host", ["../x", "a/b", "*", "Ｈ1", "x" * 300, "control"])
 def test_a_name_that_is_no_host_id_never_reaches_the_broker(host: str) -> None:
-    token = unknown(f"redis://127.0.0.1:{closed_port()}/0")
+    token = unknown("redis://127.0.0.1:1/0")
     with pytest.raises(errors.InvalidValue):
         joining.join(token, host=host, version="0.1.0")
 

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -32,12 +34,13 @@ def caller(any_broker: Broker) -> Iterator["redis.Redis"]:
 def test_of_two_one_holds_it_and_the_other_gets_it_when_it_is_released(caller: "redis.Redis") -> None:
     first, second = Lease(caller, key=KEY), Lease(caller, key=KEY)
     assert not first.held()
+    began = time.monotonic()
     assert first.attempt()
     assert first.held()
     assert not second.attempt()
     assert not second.held()
     assert caller.get(KEY) == first.token
-    assert 9_000 < caller.pttl(KEY) <= 10_000
+    assert 9_900 - 1000 * (time.monotonic() - began) < caller.pttl(KEY) <= 10_000
     second.release()
     assert caller.get(KEY) == first.token, "only its holder can release it"
     first.release()
@@ -59,11 +62,11 @@ def test_of_many_at_once_one_gets_it(any_broker: Broker) -> None:
 
 
 def test_renewing_keeps_it_beyond_its_time(caller: "redis.Redis") -> None:
-    lease, other = Lease(caller, key=KEY, ttl=SHORT), Lease(caller, key=KEY, ttl=SHORT)
+    lease, other = Lease(caller, key=KEY), Lease(caller, key=KEY)
     assert lease.attempt()
     for _ in range(5):
         caller.pexpire(KEY, 1)
-        caller.set(KEY, lease.token, px=SHORT)
+        caller.set(KEY, lease.token, px=timedelta(seconds=10))
         assert lease.attempt()
         assert not other.attempt()
     assert lease.held()
@@ -72,9 +75,14 @@ def test_renewing_keeps_it_beyond_its_time(caller: "redis.Redis") -> None:
 def test_it_is_not_believed_in_for_as_long_as_the_broker_keeps_it(caller: "redis.Redis") -> None:
     lease, other = Lease(caller, key=KEY, ttl=SHORT), Lease(caller, key=KEY)
     assert lease.attempt()
-    until(lambda: not lease.held(), "the holder gives up by itself")
-    assert caller.get(KEY) == lease.token, "before the broker lets go"
-    assert not other.attempt()
+
+    def gives_up() -> bool:
+        left: Any = caller.pttl(KEY)  # looked at first: no more than this is left while it is believed in
+        believed = lease.held()
+        assert not believed or left > 1_900, "before the broker lets go"
+        return not believed
+
+    until(gives_up, "the holder gives up by itself")
     until(lambda: not caller.exists(KEY), "it has run out")
     assert other.attempt()
     assert not lease.attempt()
@@ -119,7 +127,9 @@ from fleet import address
 from fleet.broker.connection import connect
 
 lease = Lease(connect(address.parse(sys.argv[1]), name="frozen"), key=sys.argv[2], ttl=timedelta(seconds=2.5))
-print(lease.attempt(), lease.held(), flush=True)
+while not (lease.attempt() and lease.held()):  # it may take longer to ask than it is believed in
+    pass
+print("held", flush=True)
 sys.stdin.readline()  # frozen here
 print(lease.held(), lease.attempt(), lease.held(), flush=True)
 lease.release()
@@ -137,11 +147,11 @@ def test_a_holder_that_was_frozen_wakes_up_without_it(any_broker: Broker, caller
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    assert process.stdout.readline() == "True True\n"
+    assert process.stdout.readline() == "held\n"
     with frozen(process.pid):
         other = Lease(caller, key=KEY)
         until(other.attempt, "another takes over")
-    said, _ = process.communicate("go\n", timeout=10)
+    said, _ = process.communicate("go\n", timeout=30)
     assert said == "False False False\n"
     assert caller.get(KEY) == other.token
     assert other.held()

@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from fleet import audit, clock, db, errors, keyring, principals
 from fleet.broker import login
+from fleet.contracts import Risk
 from fleet.contracts.credentials import PrincipalCredential
 from fleet.dispatch.signer import Signer
 from fleet.keyring import Keyring
@@ -215,3 +216,51 @@ def test_under_a_new_key_of_the_fleet_credentials_are_issued_anew_and_say_the_sa
         exclude={"issued_at"}
     )
     assert plane.counts(made.credential), "the serial is the same"
+
+
+def test_what_it_may_approve_stands_in_its_credential_and_outlives_a_new_file(plane: Plane) -> None:
+    made = plane.create(approves=(Risk.EXECUTES, Risk.READS))
+    assert plane.identity(made.credential).approves == {Risk.READS, Risk.EXECUTES}
+    assert plane.row().approves == ["reads", "executes"]
+    assert plane.identity(plane.rotate().credential).approves == {Risk.READS, Risk.EXECUTES}
+    both = Keyring([factories.key("fleet"), factories.key("the next")])
+    principals.renew(plane.session, both, now=clock.now())
+    renewed = Trust.in_keys([factories.key("the next").public]).principal(plane.row().credential)
+    assert renewed.approves == {Risk.READS, Risk.EXECUTES}
+
+
+def test_nothing_may_be_approved_by_whoever_was_not_told_so(plane: Plane) -> None:
+    made = plane.create(level=Level.AUTONOMOUS)
+    assert plane.identity(made.credential).approves == frozenset()
+
+
+def test_another_level_keeps_what_it_may_approve_and_the_former_credential_counts_no_more(plane: Plane) -> None:
+    made = plane.create(approves=tuple(Risk))
+    plane.set_level(Level.STUDENT)
+    assert (plane.identity().level, plane.identity().approves) == (Level.STUDENT, frozenset(Risk))
+    assert not plane.counts(made.credential)
+
+
+def test_what_it_may_approve_is_changed_with_its_level_or_alone(plane: Plane) -> None:
+    plane.create(approves=tuple(Risk))
+    row = principals.set_approves(plane.session, "bob", (Risk.READS,), ring=RING, by="alice")
+    former = row.credential
+    assert (plane.identity().level, plane.identity().approves) == (Level.SUPERVISED, {Risk.READS})
+    principals.set_approves(plane.session, "bob", (Risk.READS,), ring=RING, by="alice")
+    assert plane.row().credential == former, "the same again changes nothing"
+    principals.set_level(plane.session, "bob", Level.SUPERVISED, ring=RING, by="alice", approves=())
+    assert plane.identity().approves == frozenset()
+    assert not plane.counts(former), "else it would go on approving by it"
+    told = [(event, data["approves"]) for event, data in plane.recorded()]
+    every = [risk.value for risk in Risk]
+    assert told == [
+        ("principal.created", every),
+        ("principal.approves_set", ["reads"]),
+        ("principal.approves_set", []),
+    ]
+
+
+def test_a_name_that_is_given_anew_may_approve_nothing_that_the_former_could(plane: Plane) -> None:
+    plane.create(approves=tuple(Risk))
+    plane.revoke()
+    assert plane.identity(plane.create().credential).approves == frozenset()

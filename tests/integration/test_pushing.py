@@ -93,7 +93,7 @@ def broker_now(client: "redis.Redis") -> float:
 
 
 def test_what_a_push_asks_for_is_in_the_message_and_in_the_ledgers_report(fleet: Fleet, client: "redis.Redis") -> None:
-    before = names.new_run_id("edge-1")
+    before, earliest = names.new_run_id("edge-1"), broker_now(client)
     tasks.ping_host.on("edge-1").apply_async(
         kwargs={"echo": "x"},
         countdown=60,
@@ -108,9 +108,9 @@ def test_what_a_push_asks_for_is_in_the_message_and_in_the_ledgers_report(fleet:
     [message] = messages(client, "edge-1")
     headers = message["headers"]
     wanted = headers["fleet"]
-    now = broker_now(client)
-    assert 55 < wanted["not_before"] - now <= 60
-    assert 3590 < wanted["not_after"] - now <= 3600
+    latest = broker_now(client)
+    assert earliest - 1 < wanted["not_before"] - 60 <= latest
+    assert earliest - 1 < wanted["not_after"] - 3600 <= latest
     assert wanted["limits"] == {"soft_seconds": 20.0, "hard_seconds": 30.0}
     assert wanted["retry"] == {"max_retries": 3, "backoff_seconds": 2.0, "backoff_max_seconds": 50.0}
     assert wanted["retry_of"] == before
@@ -265,12 +265,12 @@ def test_what_was_cancelled_or_is_unknown_is_told_to_whoever_waits(
     meta = results.failure_meta(run_id, state=state, kind=state, message="so it is", date_done="2030-01-01T00:00:00")
     credential = factories.ring().issue(factories.identity("edge-1"))
     client.set(names.result(run_id), signing.sign_result(meta, factories.key("edge-1"), credential))
-    [outcome] = batch.wait(timeout=5)
+    [outcome] = batch.wait(timeout=30)
     assert isinstance(outcome, Outcome)
     assert outcome.state == state
     assert isinstance(outcome.error, error)
     with pytest.raises(error, match="so it is"):
-        batch.results[0].get(timeout=5)
+        batch.results[0].get(timeout=30)
 
 
 def test_a_push_is_recorded_when_its_report_has_been_taken_away(fleet: Fleet, client: "redis.Redis") -> None:
@@ -280,10 +280,10 @@ def test_a_push_is_recorded_when_its_report_has_been_taken_away(fleet: Fleet, cl
     client.rpop(key)  # the first host's
     assert not fleet.recorded(batch, timeout=0.1)
     with ThreadPoolExecutor() as pool:
-        seen = pool.submit(fleet.recorded, batch, timeout=10)
+        seen = pool.submit(fleet.recorded, batch, timeout=30)
         fleet.push("fleet.host.ping", on="edge-1")  # what comes later is waited for by others
         client.rpop(key)
-        assert seen.result(timeout=10)
+        assert seen.result(timeout=30)
 
 
 def test_pushes_of_several_threads_know_their_own_reports(fleet: Fleet, client: "redis.Redis") -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -269,10 +269,10 @@ def test_a_run_of_a_host_that_stays_away_is_unknown_once_its_time_is_over(
 def test_retries_and_their_waits_belong_to_a_runs_time(
     rescue: Rescue, engine: Engine, client: "redis.Redis", watch: Watch
 ) -> None:
-    retry = {"retry": {"max_retries": 5, "backoff_max_seconds": 900}}
+    retry = {"retry": {"max_retries": 5, "backoff_max_seconds": 3600}}
     text = json.dumps({"headers": {"fleet": retry}})
     waits = pushed(engine, begun(LONG_AGO), limit_seconds=10, max_retries=5, message=text)
-    short = pushed(engine, begun(LONG_AGO), limit_seconds=10, max_retries=5, message=text.replace("900", "9"))
+    short = pushed(engine, begun(LONG_AGO), limit_seconds=10, max_retries=5, message=text.replace("3600", "9"))
     fall_silent(rescue, watch)
     assert [record(engine, run).state for run in (waits, short)] == ["running", "unknown"]
 
@@ -349,10 +349,10 @@ def test_who_waits_for_the_result_hears_of_it(rescue: Rescue, engine: Engine, cl
     pubsub: Any = client.pubsub
     with pubsub(ignore_subscribe_messages=True) as waiting:
         waiting.subscribe(names.result(run), names.WATCH)
-        waiting.get_message(timeout=5)
-        waiting.get_message(timeout=5)
+        waiting.get_message(timeout=30)
+        waiting.get_message(timeout=30)
         rescue.run()
-        first, second = waiting.get_message(timeout=5), waiting.get_message(timeout=5)
+        first, second = waiting.get_message(timeout=30), waiting.get_message(timeout=30)
     assert json.loads(first["data"])["result"]["state"] == "expired"
     assert json.loads(second["data"])["event"] == "run.expired"
 
@@ -447,3 +447,63 @@ def test_a_long_backlog_is_looked_at_over_several_turns(
     with db.session(engine, write=False) as session:
         query = select(Run.id).where(col(Run.state) == "expired")
         assert len(session.exec(query).all()) == 450
+
+
+@pytest.fixture
+def unlisted(engine: Engine, rescue: Rescue) -> None:
+    """The host writes no heartbeats."""
+    with db.session(engine) as session:
+        inventory.register(session, "edge-1", facts=None, unlisted=True, at=clock.from_unix(LONG_AGO))
+
+
+def look_for(rescue: Rescue, watch: Watch, minutes: float, *, each: Callable[[], object]) -> None:
+    """Have the rescue look every 20 s, and do something in between."""
+    for _ in range(int(minutes * 3)):
+        rescue.run()
+        each()
+        watch.now += 20
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_a_run_of_an_unlisted_host_that_answers_is_never_taken_for_lost(
+    engine: Engine, client: "redis.Redis", watch: Watch, rescue: Rescue
+) -> None:
+    run = pushed(engine, begun(LONG_AGO), limit_seconds=60)
+    answers: list[int] = []
+    look_for(rescue, watch, 10, each=lambda: answers.append(client.delete(names.control("edge-1"))))
+    assert record(engine, run).state == "running"
+    assert 8 <= sum(answers) <= 20, "it is asked every half minute or so, and not at every look"
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_a_run_of_an_unlisted_host_that_does_not_answer_is_unknown_once_its_time_is_over(
+    engine: Engine, client: "redis.Redis", watch: Watch, rescue: Rescue
+) -> None:
+    run = pushed(engine, begun(LONG_AGO), limit_seconds=60)
+    look_for(rescue, watch, 2, each=lambda: None)
+    assert record(engine, run).state == "running"
+    look_for(rescue, watch, 3, each=lambda: None)
+    assert record(engine, run).state == "unknown"
+    assert client.llen(names.control("edge-1")) == 1, "one question lies there, however often nobody has answered"
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_an_unlisted_host_without_open_runs_is_asked_nothing(
+    client: "redis.Redis", watch: Watch, rescue: Rescue
+) -> None:
+    look_for(rescue, watch, 3, each=lambda: None)
+    assert client.llen(names.control("edge-1")) == 0
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_of_an_unlisted_host_nobody_says_that_it_had_left_before_a_message_that_was_sent_again(
+    engine: Engine, client: "redis.Redis", watch: Watch, rescue: Rescue
+) -> None:
+    run = pushed(engine, not_after=LONG_AGO + 60)
+    with db.session(engine) as session:
+        found = session.get_one(Run, run)
+        found.sent_again_at = clock.from_unix(LONG_AGO + 30)
+        session.add(found)
+    client.lpush(names.queue("edge-1"), message(run))
+    look_for(rescue, watch, 5, each=lambda: None)
+    assert record(engine, run).state == "unknown", "an earlier copy may have been taken"

@@ -42,6 +42,8 @@ def fates(run: str) -> list[Report]:
         *(told(Kind.RUN_RECOVERING, attempt, how="rerun") for attempt in (1, 2, 3)),
         *(told(kind, attempt) for kind in (Kind.RUN_RETRYING, Kind.RUN_HANDED_BACK) for attempt in (2, 3)),
         *(told(kind, attempt) for kind in (Kind.RUN_ACCEPTED, Kind.RUN_STARTED) for attempt in (2, 3)),
+        told(Kind.RUN_AWAITING_APPROVAL, approve_before=1.0),
+        told(Kind.RUN_APPROVED, by="bob", run_before=2.0),
     ]
     return [factories.queued(run), *factories.life(run), *ways, *ends]
 
@@ -51,7 +53,7 @@ def rank(run: Run) -> tuple[int, int, int]:
     if runs.is_final(run.state):
         return (1, 0 if run.state == RunState.UNKNOWN else 1, 0)
     to_come = "attempt" in (run.progress or {})
-    order = ["queued", "accepted", "recovering" if to_come else "", "running", "recovering"]
+    order = ["queued", "awaiting_approval", "accepted", "recovering" if to_come else "", "running", "recovering"]
     return (0, run.attempt, order.index(run.state))
 
 
@@ -152,6 +154,27 @@ def test_a_crash_shows_as_recovering_before_and_while_the_run_begins_again(engin
         assert tell(session, run, Kind.RUN_SUCCEEDED, 1, reply={}).state == "running", "of an attempt that is over"
         assert tell(session, run, Kind.RUN_SUCCEEDED, 2, reply={}).state == "succeeded"
         assert tries(session, run)[1] == (2, "succeeded")
+
+
+@pytest.mark.parametrize("how", [Kind.RUN_RETRYING, Kind.RUN_RECOVERING])
+def test_a_run_whose_next_attempt_comes_too_late_has_expired_and_says_which_attempt(engine: Engine, how: Kind) -> None:
+    run = names.new_run_id("edge-1")
+    with db.session(engine) as session:
+        runs.apply_many(session, [factories.queued(run, max_retries=1), *factories.life(run)[:3]])
+        tell(session, run, how, 2, how="rerun")
+        ended = tell(session, run, Kind.RUN_EXPIRED, 2, expired_at=1.0)
+        assert (ended.state, ended.attempt) == ("expired", 2)
+        assert ended.error == {"kind": "expired", "message": "its time was over before attempt 2 at it began"}
+        assert [number for number, _state in tries(session, run)] == [1]
+
+
+def test_an_attempt_that_has_begun_does_not_expire(engine: Engine) -> None:
+    run = names.new_run_id("edge-1")
+    with db.session(engine) as session:
+        runs.apply_many(session, [factories.queued(run), *factories.life(run)[:2]])
+        for kind in (Kind.RUN_STARTED, Kind.RUN_RECOVERING):
+            tell(session, run, kind, 1)
+            assert tell(session, run, Kind.RUN_EXPIRED, 1, expired_at=1.0).state != "expired"
 
 
 def test_a_run_that_its_host_gives_back_is_queued_as_the_next_attempt(engine: Engine) -> None:

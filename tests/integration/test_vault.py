@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from fleet import audit, clock, db, errors, inventory, names, principals, runs, vault
-from fleet.contracts.control import SecretsIssued
+from fleet.contracts import Risk, approvals
+from fleet.contracts.control import ApproveRun, SecretsIssued
 from fleet.contracts.envelope import HEADER, Envelope
 from fleet.contracts.secrets import LARGEST, SecretsWanted
 from fleet.keyring import Keyring
@@ -74,14 +75,17 @@ def message(
     return made
 
 
-def wanted(made: dict[str, Any] | str) -> SecretsWanted:
-    return SecretsWanted(message=made if isinstance(made, str) else json.dumps(made), seal_to=OPENER.public)
+def wanted(made: dict[str, Any] | str, approval: str = "") -> SecretsWanted:
+    item = made if isinstance(made, str) else json.dumps(made)
+    return SecretsWanted(message=item, seal_to=OPENER.public, approval=approval)
 
 
-def answer(session: Session, made: dict[str, Any] | str, run: str, *, host: str = HOST) -> SecretsIssued:
+def answer(
+    session: Session, made: dict[str, Any] | str, run: str, *, host: str = HOST, approval: str = ""
+) -> SecretsIssued:
     if session.get(Run, run) is None:
         runs.apply_many(session, [factories.queued(run)])
-    found = vault.issue(session, host, run, wanted(made), ring=RING)
+    found = vault.issue(session, host, run, wanted(made, approval), ring=RING)
     assert found is not None
     return found
 
@@ -201,6 +205,46 @@ def test_a_principal_that_was_revoked_has_none_put_anywhere(session: Session) ->
     made = message(run, "password")
     principals.revoke(session, "alice", by="admin")
     assert "is revoked" in answer(session, made, run).detail
+
+
+def approval(made: dict[str, Any], run: str, *, by: str = "boss", name: str = "", **identity: Any) -> str:
+    """Return the word of somebody that this very message may be carried out; `name` is what it says whose it is."""
+    who = factories.principal(by, **{"approves": frozenset(Risk), **identity})
+    word = ApproveRun(run=run, digest=approvals.digest(json.dumps(made)), by=name or by, run_before=4e9)
+    key = factories.key(names.principal_sender(by))
+    return signing.sign_control(factories.key(HOST).public, word.model_dump_json(), key, RING.issue(who))
+
+
+def test_a_container_that_somebody_else_approved_gets_its_secrets(session: Session) -> None:
+    run = names.new_run_id(HOST)
+    made = message(run, "password", level=Level.SUPERVISED)
+    assert opened(answer(session, made, run, approval=approval(made, run))) == {"password": b"hunter2"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"by": "alice"}, {"name": "alice"}, {"approves": frozenset({Risk.READS})}, {"selectors": {"env": "test"}}],
+    ids=["own", "another's name", "risk", "hosts"],
+)
+def test_an_approval_that_its_host_could_not_have_taken_gets_nothing(session: Session, said: dict[str, Any]) -> None:
+    run = names.new_run_id(HOST)
+    made = message(run, "password", level=Level.SUPERVISED)
+    assert answer(session, made, run, approval=approval(made, run, **said)).refused == "not_permitted"
+
+
+def test_an_approval_of_somebody_who_was_revoked_gets_nothing(session: Session) -> None:
+    introduce(session, "boss")
+    run = names.new_run_id(HOST)
+    made = message(run, "password", level=Level.SUPERVISED)
+    principals.revoke(session, "boss", by="admin")
+    assert answer(session, made, run, approval=approval(made, run)).refused == "not_permitted"
+
+
+def test_an_approval_of_another_run_or_host_gets_nothing(session: Session) -> None:
+    run, other = names.new_run_id(HOST), names.new_run_id(HOST)
+    made = message(run, "password", level=Level.SUPERVISED)
+    for wrong in (approval(made, other), approval(message(run, "other", level=Level.SUPERVISED), run), "{}"):
+        assert answer(session, made, run, approval=wrong).refused == "not_permitted"
 
 
 def test_limits_of_a_secret_are_kept(session: Session) -> None:

@@ -93,7 +93,16 @@ def missing() -> str:
 
 def load_all(client: docker.DockerClient) -> None:
     """Import the three images into the Engine; about six seconds."""
+    load_python(client)
+    load_valkey(client)
+    load_postgres(client)
+
+
+def load_python(client: docker.DockerClient) -> None:
     _load(client, _python(), PYTHON, ['CMD ["python3"]', "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
+
+
+def load_valkey(client: docker.DockerClient) -> None:
     _load(
         client,
         _valkey(),
@@ -106,6 +115,9 @@ def load_all(client: docker.DockerClient) -> None:
             "VOLUME /data",
         ],
     )
+
+
+def load_postgres(client: docker.DockerClient) -> None:
     _load(
         client,
         _postgres(),

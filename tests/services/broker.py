@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -80,7 +81,7 @@ class Broker:
             assert process.poll() is None, f"{self.binary} ended: {said.decode()}"
             return b"Ready to accept connections" in said
 
-        until(ready, "the broker takes connections", timeout=30)
+        until(ready, "the broker takes connections", timeout=120)  # Redis reads 10,000 users in some seconds of CPU
 
     def stop(self, *, kill: bool = False) -> None:
         """End the server; a second call does nothing."""
@@ -100,7 +101,8 @@ class Broker:
         """Return a client that may do everything, also while the `default` user is off."""
         url = self.url_for(ADMIN, ADMIN_PASSWORD) if self.keeps_users else self.url
         found = address.parse(url, ca=self.ca.read_text() if self.ca else None)
-        return connection.connect(found, name="test", connections=4)
+        # Longer than any blocking command of a test's, and than a busy machine makes a server wait for its disk.
+        return connection.connect(found, name="test", connections=4, timeout=timedelta(seconds=60))
 
 
 def serve(kind: str, directory: Path) -> Iterator[Broker]:

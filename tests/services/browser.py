@@ -32,7 +32,7 @@ _FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-_PATIENCE_SECONDS = 20
+_PATIENCE_SECONDS = 60
 
 
 class Browser:

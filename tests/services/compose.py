@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from tests.services import base_images
@@ -15,7 +16,7 @@ from tests.services.private_engine import PrivateEngine
 from tests.services.wheels import REPOSITORY
 
 #: The first `up` builds the image: half a minute on two cores.
-_TIMEOUT_SECONDS = 240
+_TIMEOUT_SECONDS = 280
 
 
 class Compose:
@@ -23,6 +24,7 @@ class Compose:
 
     def __init__(self, *, directory: Path, engine: PrivateEngine, project: str, settings: Mapping[str, str]) -> None:
         self._directory = directory
+        self._engine = engine
         self._project = project
         # Nothing of FLEET_* may leak in from whoever runs the tests.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "COMPOSE_"))}
@@ -64,8 +66,12 @@ class Compose:
         return done.stdout
 
     def execute(self, service: str, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a program in a service's container."""
-        return self.run("exec", "-T", service, *argv)
+        """Run a program in a service's container; by the Engine: docker-compose takes a second of CPU to ask it."""
+        labels = [f"com.docker.compose.project={self._project}", f"com.docker.compose.service={service}"]
+        with closing(self._engine.client()) as client:
+            (container,) = client.containers.list(ignore_removed=True, filters={"label": labels})
+            code, output = container.exec_run(list(argv), demux=True)
+        return subprocess.CompletedProcess(argv, code, *((part or b"").decode() for part in output))
 
 
 def checkout(target: Path, *, wheelhouse: Path) -> None:

@@ -21,7 +21,7 @@ SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:54
 
 
 def administer(statement: str) -> None:
-    with psycopg.connect(SERVER, autocommit=True, connect_timeout=5) as connection:
+    with psycopg.connect(SERVER, autocommit=True, connect_timeout=30) as connection:
         connection.execute(statement)
 
 
@@ -88,6 +88,8 @@ def migrated_url(backend: str, tmp_path: Path, _templates: dict[str, str]) -> It
         administer(f"CREATE DATABASE {template_name}")
         _templates["postgresql"] = template_name
         _migrate(url_of(template_name))
+        # What somebody is connected to cannot be copied, and a session ends some time after its client.
+        administer(f"SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = '{template_name}'")
     name = f"fleet_test_{uuid.uuid4().hex}"
     administer(f"CREATE DATABASE {name} TEMPLATE {_templates['postgresql']}")
     yield url_of(name)

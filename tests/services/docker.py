@@ -19,6 +19,7 @@ from docker.models.containers import Container
 
 from tests.services.availability import missing
 from tests.services.private_engine import PrivateEngine
+from tests.services.waiting import until
 
 IMAGE = "fleet-test/busybox:latest"
 
@@ -64,13 +65,31 @@ def docker_engine(session_engine: PrivateEngine) -> Iterator[PrivateEngine]:
     """The Engine, without any container, volume or network of a test's."""
     yield session_engine
     client = session_engine.client()
+    until(lambda: _emptied(client), "nothing of the test is left")
+    client.close()
+
+
+def left(client: docker.DockerClient) -> tuple[list[str], list[str]]:
+    """Return the names of all containers and volumes."""
+    # docker-py asks after each container that it was told of: one that goes meanwhile is gone, and no error.
+    containers = client.containers.list(all=True, ignore_removed=True)
+    return sorted(str(each.name) for each in containers), sorted(each.name for each in client.volumes.list())
+
+
+def _emptied(client: docker.DockerClient) -> bool:
+    """Remove everything; False where the Engine was still making something of what the test had asked for."""
     for container in client.containers.list(all=True, ignore_removed=True):
         _remove(container)
-    for volume in client.volumes.list():
-        volume.remove()
-    for network in client.networks.list(filters={"type": "custom"}):
-        network.remove()
-    client.close()
+    try:
+        for volume in client.volumes.list():
+            volume.remove()
+        for network in client.networks.list(filters={"type": "custom"}):
+            network.remove()
+    except docker.errors.APIError as exc:
+        if exc.status_code not in {403, 409}:  # a container has come that uses it
+            raise
+        return False
+    return True
 
 
 def _remove(container: Container) -> None:

@@ -14,8 +14,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from fleet import address as addresses
-from fleet import db, keyring
-from fleet import settings as fleet_settings
+from fleet import configuration, db, keyring
 from fleet.address import Address
 from fleet.broker import login
 from fleet.broker.connection import connect
@@ -84,7 +83,7 @@ class Locked(System):
     @property
     def settings(self) -> Settings:
         """The principal's, who knows the broker from its file alone."""
-        return fleet_settings.load(state_dir=self.directory, database_url=self.database_url, principal=PRINCIPAL)
+        return configuration.load(state_dir=self.directory, database_url=self.database_url, principal=PRINCIPAL)
 
     @contextlib.contextmanager
     def control_plane(self) -> Iterator[tuple[Session, "redis.Redis", Keyring]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import redis
+
 from fleet import names
 from fleet.contracts import AnyContract, registry
 from fleet.contracts.containers import ContainerState
@@ -36,10 +38,22 @@ class Part:
         self.unusable: list[Exception] = []
         self.running, self.deadlines = Running(), Deadlines()
         self.handover = Handover(client, session.journal, host=HOST, epoch=1, on_unusable=self.unusable.append)
+        self.children = Children(directory / "spool", docker_url="", memory_bytes=2**30)
         self.settling = Settling(
-            session.endings, {}, broker_clock=session.time, stopping=Event(), on_abandoned=lambda _run: None
+            session.endings,
+            {},
+            broker_clock=session.time,
+            stopping=Event(),
+            on_abandoned=lambda _run: None,
+            kept=self.children.kept,
+            mask=lambda text: text.replace("hunter2", "***"),
         )
-        self.streams = Streams(client, factories.own(directory / "own.json", HOST), clock=session.time)
+        # of their own, as in a session: they let go of it when nothing is said
+        used: Any = client.connection_pool
+        self._said = redis.Redis(
+            connection_pool=redis.ConnectionPool(connection_class=used.connection_class, **used.connection_kwargs)
+        )
+        self.streams = Streams(self._said, factories.own(directory / "own.json", HOST), clock=session.time)
         self.pipeline = Pipeline(
             host=HOST,
             journal=session.journal,
@@ -48,7 +62,7 @@ class Part:
             handover=self.handover,
             running=self.running,
             deadlines=self.deadlines,
-            children=Children(directory / "spool", docker_url="", memory_bytes=2**30),
+            children=self.children,
             streams=self.streams,
             performers={contract.name: perform or self._perform},
             engine=self,
@@ -71,6 +85,7 @@ class Part:
         yield self
         for thread in threads:
             thread.stop()
+        self._said.connection_pool.disconnect()
 
     def deliver(self, **wishes: Any) -> str:
         """Take a message: it is accepted, held in the inbox, and in hand."""

@@ -122,7 +122,10 @@ class PrivateEngine:
         assert self._process is not None
         ended = os.pidfd_open(self._process.pid)
         try:
-            readable, _, _ = select.select([notifications.fileno(), ended], [], [], _START_SECONDS)
+            poll = select.poll()  # a test process may have more descriptors open than select(2) takes
+            for descriptor in (notifications.fileno(), ended):
+                poll.register(descriptor, select.POLLIN)
+            readable = {descriptor for descriptor, _event in poll.poll(_START_SECONDS * 1000)}
         finally:
             os.close(ended)
         if notifications.fileno() not in readable or b"READY=1" not in notifications.recv(4096):

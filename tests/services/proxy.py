@@ -59,7 +59,7 @@ class Link:
         self._closed.set()
         self._drop_all()
         for thread in list(self._threads):
-            thread.join(5)
+            thread.join(30)
 
     def _drop_all(self) -> None:
         with self._lock:
@@ -95,7 +95,7 @@ class Link:
                     far.sendall(data)
             with contextlib.suppress(OSError):
                 far.shutdown(socket.SHUT_RDWR)
-            back.join(5)
+            back.join(30)
 
     def _pass_back(self, near: socket.socket, far: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ _VERSION = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"
 
 
 class RecordedEngine(http.server.ThreadingHTTPServer):
-    """Answers lists, inspects and versions; says nothing of events. `asked` counts calls by method and kind."""
+    """Answers lists, inspects and versions; has no events and no samples. `asked` counts calls by method and kind."""
 
     daemon_threads = True
 
@@ -58,6 +58,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._answer(self.server.containers)
             case "/containers/ID/json":
                 self._answer({"State": {"StartedAt": "2026-11-21T10:00:00.123456789Z", "Status": "running"}})
+            case "/containers/ID/stats":  # of one that goes while its sample is made
+                self._answer_nothing()
             case "/events":
                 self.send_response(200)
                 self.send_header("Transfer-Encoding", "chunked")
@@ -74,6 +76,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _answer_nothing(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

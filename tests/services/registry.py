@@ -93,7 +93,7 @@ class Registry:
         for link in self._links:
             link.close()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None

@@ -71,11 +71,11 @@ def begins_at_once_and_is_handed_back(session: Session, say: Say) -> None:
 
 
 def is_cancelled(session: Session, say: Say) -> None:
-    session.journal.cancel(CancelRun(run=RUN, by="ann"))
+    session.unbegun.cancel(CancelRun(run=RUN, by="ann"))
     say("cancelled")
     session.accept(RUN)
     session.accept(OTHER)
-    session.journal.cancel(CancelRun(run=OTHER, by="ann"))
+    session.unbegun.cancel(CancelRun(run=OTHER, by="ann"))
     say("ended")
 
 

@@ -12,18 +12,34 @@ import pytest
 
 from fleet import names
 from fleet.clock import BrokerClock
-from fleet.contracts.envelope import Envelope, Retry
+from fleet.contracts import Risk
+from fleet.contracts.envelope import HEADER, Envelope, Retry
 from fleet.contracts.reports import Kind, Report
+from fleet.contracts.verdicts import Decision, Told
+from workers.host.admission import Accepted, Admissions
+from workers.host.claim import Claim
 from workers.host.endings import Endings
-from workers.host.journal import Accepted, Claim, Journal
+from workers.host.journal import Journal
 from workers.host.outbox import Outbox
+from workers.host.parked import Parked
 from workers.host.pruning import Pruning
 from workers.host.store import Store
+from workers.host.unbegun import Unbegun
 
 HOST = "h1"
 #: The journal keeps it with the message, and never looks at it.
 HOST_KEY = "k" * 43
 TASK = "fleet.host.ping"
+#: How a run was judged that waits for approval.
+ASKED = Told(
+    decision=Decision.ASK,
+    reason="needs_approval",
+    rule="students ask",
+    risk=Risk.READS,
+    level="student",
+    principal="ann",
+    task=TASK,
+)
 
 
 class BrokerTime(BrokerClock):
@@ -53,8 +69,11 @@ class Session:
         except BaseException:
             self.store.close()
             raise
-        self.journal = Journal(self.store, self.outbox, clock=self.time)
+        self.unbegun = Unbegun(self.store, self.outbox, clock=self.time)
+        self.admissions = Admissions(self.store, self.outbox, unbegun=self.unbegun, clock=self.time)
+        self.journal = Journal(self.store, self.outbox, unbegun=self.unbegun, clock=self.time)
         self.endings = Endings(self.store, self.outbox, clock=self.time)
+        self.parked = Parked(self.store, self.outbox, clock=self.time)
         self.pruning = Pruning(self.store, clock=self.time)
 
     def close(self) -> None:
@@ -79,14 +98,23 @@ class Session:
         arguments: Mapping[str, Any] = MappingProxyType({}),
         begin: bool = False,
         max_retries: int = 0,
+        approve_within: float | None = None,
         **wishes: Any,
     ) -> Accepted:
         retry = Retry(max_retries=max_retries)
         envelope = Envelope(
             host=HOST, host_key=HOST_KEY, submitted_by="ann", submitted_at=self.time.at, retry=retry, **wishes
         )
-        message = item(run_id, arguments)
-        return self.journal.accept(run_id, task=task, envelope=envelope, item=message, begin=begin)
+        message = item(run_id, arguments, task=task, envelope=envelope)
+        return self.admissions.accept(
+            run_id,
+            task=task,
+            envelope=envelope,
+            item=message,
+            begin=begin,
+            verdict=None if approve_within is None else ASKED,
+            approve_before=None if approve_within is None else self.time.at + approve_within,
+        )
 
     def begun(self, **wishes: Any) -> Claim:
         """Accept a run and claim it."""
@@ -120,9 +148,16 @@ class Session:
         return [tuple(row) for row in found]
 
 
-def item(run_id: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> str:
+def item(
+    run_id: str,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    task: str = TASK,
+    envelope: Envelope | None = None,
+) -> str:
     """Return a queue item of the run."""
-    return json.dumps({"headers": {"id": run_id}, "body": json.dumps([[], dict(arguments), {}])})
+    headers = {"id": run_id, "task": task, HEADER: envelope.model_dump(mode="json") if envelope else {}}
+    return json.dumps({"headers": headers, "body": json.dumps([[], dict(arguments), {}])})
 
 
 @contextlib.contextmanager

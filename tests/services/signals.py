@@ -16,6 +16,9 @@ signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script that starts us in the background has us ignore it, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Started by `nohup`, we go on when the terminal has gone; what a test starts inherits no handler, and minds it.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 @pytest.hookimpl(wrapper=True)

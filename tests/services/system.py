@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,38 @@ import redis
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from fleet import audit, credentials, db, enrollment, joining, keyring, members, names, principals, tokens
-from fleet import settings as fleet_settings
+from fleet import audit, configuration, credentials, db, enrollment, joining, keyring, members, names, principals
 from fleet.client import Fleet
 from fleet.contracts.presence import Heartbeat
 from fleet.keyring import Keyring
-from fleet.models import AuditEvent, EnrollmentToken, Run
+from fleet.models import AuditEvent, Run
 from fleet.security import signing
 from fleet.security.identity import Level
 from fleet.security.keys import KeyPair
 from fleet.settings import Settings
+from tests.services import forks
 from tests.services.broker import Broker, serve
+from tests.services.freezing import frozen
 from tests.services.waiting import until
 from workers.host.spool import Spool
 
 ROOT = Path(__file__).parents[2]
 #: An Engine that is not there: workers of tests without Docker must not find the machine's own.
 NO_DOCKER = "unix:///nonexistent/docker.sock"
+#: Starts take the most CPU of all that is waited for: seconds of it, where a dozen want the same processor.
+STARTED_WITHIN = 90.0
+#: For a control worker that gets no processor for a while.
+_PATIENCE = timedelta(seconds=60)
 
 
 @dataclass
 class Part:
     """One process of the fleet."""
 
-    process: "subprocess.Popen[bytes]"
+    process: forks.Process
     log: Path
 
-    def stop(self, *, number: signal.Signals = signal.SIGTERM, timeout: float = 10) -> int:
+    def stop(self, *, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
         """Send a signal and wait for the end; return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -79,6 +85,7 @@ class System:
             "FLEET_DATABASE_URL": self.database_url,
             "FLEET_DOCKER_URL": NO_DOCKER,
             "FLEET_PRINCIPAL": "alice",
+            "FLEET_HEALTH_ADDRESS": "127.0.0.1:0",  # tests that run beside this one have the usual ports
             **more,
         }
 
@@ -87,40 +94,38 @@ class System:
         failing test shows."""
         log = self.directory / f"{words[0]}-{len(self.parts)}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "fleet", *words],
-                env=self.environment(**environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            variables = self.environment(**environment)
+            if prefix:
+                process: forks.Process = subprocess.Popen(
+                    [*prefix, sys.executable, "-m", "fleet", *words],
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            else:
+                process = forks.start(words, env=variables, output=output, errors=output)
         part = Part(process, log)
         self.parts.append(part)
         return part
 
     def command(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `fleet …` to its end, as somebody who has the control plane's settings, or others."""
-        return subprocess.run(
-            [sys.executable, "-m", "fleet", *words],
-            env=self.environment(**environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return forks.run(words, env=self.environment(**environment))
 
     def start_control(self) -> Part:
         part = self.run("control")
         with self.broker.connect() as client:
-            until(lambda: client.exists(names.CONTROL_LEASE), "a control worker holds the lease")
+            until(
+                lambda: client.exists(names.CONTROL_LEASE), "a control worker holds the lease", timeout=STARTED_WITHIN
+            )
         return part
 
     def enroll(self, host: str, *, labels: Mapping[str, str] | None = None) -> None:
         """Let a host in by a token, over the broker."""
         token = self.token(host_id=host, labels=labels)
-        credential = joining.join(token, host=host, version="test")
+        credential = joining.join(token, host=host, version="test", patience=_PATIENCE)
         credentials.save(self.settings.credential_path(host), credential)
 
     @contextlib.contextmanager
@@ -140,8 +145,7 @@ class System:
                 created_by="alice",
                 **wishes,
             )
-            members.admit_joiner(client, session.get_one(EnrollmentToken, tokens.parse(token).id))
-            members.publish(session, client, ring)
+            members.admit_token(session, client, ring, token)
             return token
 
     def introduce(self, name: str, level: Level = Level.AUTONOMOUS, **wishes: Any) -> Path:
@@ -157,7 +161,7 @@ class System:
                 broker_ca=self.broker.address.ca,
                 **wishes,
             )
-            members.admit_principal(client, principals.get(session, name))
+            members.admit_principal(session, client, name)
             members.publish(session, client, ring)
         path = self.settings.principal_path(name)
         credentials.save_principal(path, made)
@@ -173,8 +177,13 @@ class System:
             beat = self.heartbeat(host)
             return beat is not None and (known is None or beat.epoch > known.epoch)
 
-        until(new_heartbeat, f"a heartbeat of {host}")
+        until(new_heartbeat, f"a heartbeat of {host}", timeout=STARTED_WITHIN)
         return part
+
+    def await_heartbeat(self, host: str) -> None:
+        """Wait for a heartbeat from now on: the latest of a time in which the broker hung may run out at once."""
+        now = self.redis.time()[0]  # type: ignore[index]
+        until(lambda: (beat := self.heartbeat(host)) and beat.at > now, f"another heartbeat of {host}")
 
     def heartbeat(self, host: str) -> Heartbeat | None:
         with self.broker.connect() as client:
@@ -183,7 +192,7 @@ class System:
 
     @property
     def settings(self) -> Settings:
-        return fleet_settings.load(
+        return configuration.load(
             state_dir=self.directory,
             broker_url=self.broker.url,
             broker_ca=self.broker.ca,
@@ -213,10 +222,8 @@ class System:
     def genuine(self) -> dict[str, Any]:
         """Return the message of a ping for h1 that ran, to be changed."""
         if self._genuine is None:
-            control = self.parts[0].process
-            control.send_signal(signal.SIGSTOP)
-            self._genuine = self.item_of(self.fleet.push("fleet.host.ping", on="h1").run_ids[0])
-            control.send_signal(signal.SIGCONT)
+            with frozen(self.parts[0].process.pid):  # the control worker, which would take the report in
+                self._genuine = self.item_of(self.fleet.push("fleet.host.ping", on="h1").run_ids[0])
         found: dict[str, Any] = json.loads(self._genuine)
         return found
 
@@ -225,7 +232,7 @@ class System:
         held = credentials.load_principal(self.settings.principal_path(by), name=by)
         signing.sign_message(message, KeyPair.read(held.private_key.get_secret_value()), held.credential)
 
-    def record(self, run_id: str, *, state: str) -> Run:
+    def record(self, run_id: str, *, state: str, timeout: float = 30.0) -> Run:
         """Return the ledger's record of a run, once it is in that state."""
 
         def look() -> Run | None:
@@ -236,7 +243,7 @@ class System:
                 session.expunge_all()
                 return found
 
-        return until(look, f"{run_id} is {state}")
+        return until(look, f"{run_id} is {state}", timeout=timeout)
 
     def life(self, run_id: str) -> list[AuditEvent]:
         """Return what the audit has of a run, in the order of recording."""
@@ -255,7 +262,7 @@ class System:
         for part in reversed(self.parts):
             if part.process.poll() is None:
                 os.killpg(part.process.pid, signal.SIGKILL)
-            part.process.wait(10)
+            part.process.wait(30)
         for spools in self.directory.glob("hosts/*/spool"):  # supervisors outlive the workers
             for spool in Spool.all(spools):
                 spool.ask(b"s")

@@ -116,7 +116,7 @@ class Impostor:
             with contextlib.suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
         for thread in list(self._threads):
-            thread.join(10)
+            thread.join(30)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -127,7 +127,7 @@ class Impostor:
                 self._threads[-1].start()
 
     def _listen(self, near: socket.socket) -> None:
-        near.settimeout(5)
+        near.settimeout(30)
         with contextlib.suppress(OSError), near:
             link = self._context.wrap_socket(near, server_side=True) if self._context else near
             with link:

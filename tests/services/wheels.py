@@ -1,11 +1,11 @@
-"""Wheels: Fleet as users install it, and environments that hold nothing but what was asked for.
+"""Wheels: Fleet as users install it, and environments that they are installed in.
 
-What Fleet depends on is downloaded once a session (twelve seconds from pip's cache); every installation afterwards is
-offline, from that directory.
+What Fleet depends on is downloaded once a session (twelve seconds from pip's cache), for images that are built offline.
 """
 
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import venv
 from collections.abc import Sequence
@@ -26,29 +26,33 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def build(source: Path, *, wheelhouse: Path, target: Path) -> Path:
-    """Build the wheel of a project, isolated from this environment, and return its path."""
+def build(project: Path, *, target: Path) -> Path:
+    """Build the wheel of a project by what is installed here, and return its path."""
     before = set(target.glob("*.whl"))
-    _pip("wheel", *_offline(wheelhouse), "--no-deps", "--wheel-dir", str(target), str(source))
+    _python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(project))
     (wheel,) = set(target.glob("*.whl")) - before
     return wheel
 
 
-def install(directory: Path, wheels: Sequence[Path], *, wheelhouse: Path) -> Path:
-    """Make a virtual environment with these wheels and what they depend on; return the directory of its programs."""
+def install(directory: Path, wheels: Sequence[Path]) -> Path:
+    """Make a virtual environment with these wheels, and return the directory of its programs.
+
+    What they depend on is what is installed here, and already compiled. That they say all of it is for compose.yaml and
+    the generated images to show, which have nothing else.
+    """
     venv.create(directory, symlinks=True, with_pip=False)
-    _pip(
-        *("--python", str(directory / "bin" / "python")),
-        *("install", *_offline(wheelhouse), "--no-compile", *map(str, wheels)),
-    )
+    _pip("--python", str(directory / "bin" / "python"), "install", "--no-index", "--no-deps", *map(str, wheels))
+    packages = next(directory.glob("lib/python*/site-packages"))
+    # A path in a .pth file is searched after the environment's own packages, and its own .pth files (an editable
+    # install of this checkout) mean nothing there.
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return directory / "bin"
 
 
-def _offline(wheelhouse: Path) -> tuple[str, ...]:
-    return ("--no-index", "--find-links", str(wheelhouse))
-
-
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"pip {' '.join(arguments)}:\n{done.stdout}{done.stderr}"
+    _python("-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+def _python(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(arguments)}:\n{done.stdout}{done.stderr}"

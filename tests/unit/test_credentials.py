@@ -280,3 +280,14 @@ def test_one_for_a_broker_that_is_not_connected_to_is_refused(
     assert str(path) in str(caught.value)
     assert "enroll again with --force" in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_url_without_a_login_says_where_a_host_finds_its_broker(tmp_path: Path) -> None:
+    def settings(url: str) -> Settings:
+        return Settings(state_dir=tmp_path, broker_url=url)  # type: ignore[arg-type]
+
+    moved = credentials.broker(CREDENTIAL, settings("rediss://moved.example:6380/0"))
+    assert moved.url == "rediss://h-edge-7:s3cret@moved.example:6380/0"
+    for url in ("rediss://control:word@moved.example/0", "rediss://control@moved.example/0"):
+        assert credentials.broker(CREDENTIAL, settings(url)).host == "broker", "that is the control plane's setting"
+    assert credentials.broker(PRINCIPAL, settings("rediss://moved.example/0")).host == "broker"

@@ -5,8 +5,9 @@ import pytest
 from fleet.contracts.control import CancelRun
 from fleet.contracts.reports import Kind
 from tests.services.sessions import BrokerTime, Session
+from workers.host.admission import Admission
+from workers.host.claim import Claim
 from workers.host.endings import MOST_CRASHES, Interruption
-from workers.host.journal import Admission, Claim
 
 
 def fail(session: Session, claim: Claim) -> None:
@@ -71,7 +72,7 @@ def test_a_retry_that_waits_does_not_expire_neither_by_itself_nor_by_a_late_copy
     claim = session.begun(max_retries=1, not_after=time.at + 5)
     fail(session, claim)
     time.passes(10)
-    session.journal.expire(claim.run_id, expired_at=time.at - 5, submitted_at=time.at - 10)
+    session.unbegun.expire(claim.run_id, expired_at=time.at - 5, submitted_at=time.at - 10)
     assert claimed(session, claim.run_id).attempt == 2
     assert Kind.RUN_EXPIRED not in session.kinds()
 
@@ -144,7 +145,7 @@ def test_a_run_that_was_handed_back_and_comes_again_too_late_expires(session: Se
     session.endings.hand_back(claim, Interruption.CRASHED)
     time.passes(10)
     for _ in range(2):
-        session.journal.expire(claim.run_id, expired_at=time.at - 5, submitted_at=time.at - 10)
+        session.unbegun.expire(claim.run_id, expired_at=time.at - 5, submitted_at=time.at - 10)
     assert session.kinds().count(Kind.RUN_EXPIRED) == 1
     assert session.offer(claim.run_id).admission is Admission.KNOWN
 
@@ -152,7 +153,7 @@ def test_a_run_that_was_handed_back_and_comes_again_too_late_expires(session: Se
 def test_a_run_that_was_handed_back_can_be_cancelled_before_it_comes_again(session: Session) -> None:
     claim = session.begun()
     session.endings.hand_back(claim, Interruption.CRASHED)
-    assert session.journal.cancel(CancelRun(run=claim.run_id, by="ann")) is False
+    assert session.unbegun.cancel(CancelRun(run=claim.run_id, by="ann")) is False
     assert session.offer(claim.run_id).admission is Admission.CANCELLED
     assert session.kinds()[-1] is Kind.RUN_CANCELLED
 

@@ -18,7 +18,7 @@ def _no_address_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("engine", [None, Engine("unix:///nowhere/docker.sock")])
 def test_a_host_without_an_engine_has_all_other_facts(engine: Engine | None) -> None:
-    found = facts.detect(Settings(), engine)
+    found = facts.detect(Settings(), engine, takes_commands=True)
     assert (found.hostname, found.address, found.port) == (socket.gethostname(), socket.gethostname(), DEFAULT_PORT)
     assert found.docker_version is None
     assert found.cpus >= 1
@@ -51,3 +51,8 @@ def test_what_is_no_port_is_refused(given: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AGENT_PORT", given)
     with pytest.raises(errors.SettingsInvalid, match="AGENT_PORT"):
         _ = Settings().resolved_advertise_port
+
+
+@pytest.mark.parametrize("shell", [True, False])
+def test_a_host_says_whether_commands_and_files_are_switched_off(*, shell: bool) -> None:
+    assert facts.detect(Settings(), None, takes_commands=shell).shell is shell

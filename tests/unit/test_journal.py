@@ -14,10 +14,12 @@ from fleet.contracts.control import CancelRun
 from fleet.contracts.envelope import Envelope
 from fleet.contracts.reports import Kind
 from tests.services.sessions import BrokerTime, Session
+from workers.host.admission import Admission, Admissions
 from workers.host.endings import Endings, Interruption
-from workers.host.journal import Admission, Journal
+from workers.host.journal import Journal
 from workers.host.outbox import Outbox
 from workers.host.store import Store
+from workers.host.unbegun import Unbegun
 
 
 @pytest.fixture
@@ -33,8 +35,18 @@ def outbox(store: Store) -> Outbox:
 
 
 @pytest.fixture
-def journal(store: Store, outbox: Outbox) -> Journal:
-    return Journal(store, outbox, clock=BrokerClock())
+def unbegun(store: Store, outbox: Outbox) -> Unbegun:
+    return Unbegun(store, outbox, clock=BrokerClock())
+
+
+@pytest.fixture
+def admissions(store: Store, outbox: Outbox, unbegun: Unbegun) -> Admissions:
+    return Admissions(store, outbox, unbegun=unbegun, clock=BrokerClock())
+
+
+@pytest.fixture
+def journal(store: Store, outbox: Outbox, unbegun: Unbegun) -> Journal:
+    return Journal(store, outbox, unbegun=unbegun, clock=BrokerClock())
 
 
 @pytest.fixture
@@ -46,10 +58,10 @@ def enveloped(*, not_after: float | None = None) -> Envelope:
     return Envelope(host="h1", host_key="k" * 43, submitted_by="ann", submitted_at=0.0, not_after=not_after)
 
 
-def accept(journal: Journal, *, not_after: float | None = None) -> str:
+def accept(admissions: Admissions, *, not_after: float | None = None) -> str:
     run_id = names.new_run_id("h1")
     envelope = enveloped(not_after=not_after)
-    assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
+    assert admissions.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
     return run_id
 
 
@@ -57,15 +69,15 @@ def kinds(outbox: Outbox) -> list[str]:
     return [json.loads(out.report)["kind"] for out in outbox.unsent()]
 
 
-def test_a_run_is_accepted_once(journal: Journal, outbox: Outbox) -> None:
-    run_id = accept(journal)
+def test_a_run_is_accepted_once(admissions: Admissions, outbox: Outbox) -> None:
+    run_id = accept(admissions)
     envelope = enveloped()
-    assert journal.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.KNOWN
+    assert admissions.accept(run_id, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.KNOWN
     assert kinds(outbox) == [Kind.RUN_ACCEPTED]
 
 
-def test_of_twenty_threads_one_claims_a_run(journal: Journal) -> None:
-    run_id = accept(journal)
+def test_of_twenty_threads_one_claims_a_run(admissions: Admissions, journal: Journal) -> None:
+    run_id = accept(admissions)
     barrier, claims = threading.Barrier(20), []
 
     def claim() -> None:
@@ -80,17 +92,19 @@ def test_of_twenty_threads_one_claims_a_run(journal: Journal) -> None:
     assert sum(claim is not None for claim in claims) == 1
 
 
-def test_a_run_whose_time_is_over_expires_instead_of_being_claimed(journal: Journal, outbox: Outbox) -> None:
-    run_id = accept(journal, not_after=1.0)
+def test_a_run_whose_time_is_over_expires_instead_of_being_claimed(
+    admissions: Admissions, journal: Journal, outbox: Outbox
+) -> None:
+    run_id = accept(admissions, not_after=1.0)
     assert journal.claim(run_id, durable=True) is None
     assert kinds(outbox) == [Kind.RUN_ACCEPTED, Kind.RUN_EXPIRED]
     assert journal.claim(run_id, durable=True) is None
 
 
 def test_the_result_is_written_with_the_end_of_the_run_and_only_once(
-    journal: Journal, endings: Endings, outbox: Outbox
+    admissions: Admissions, journal: Journal, endings: Endings, outbox: Outbox
 ) -> None:
-    claim = journal.claim(accept(journal), durable=False)
+    claim = journal.claim(accept(admissions), durable=False)
     assert claim is not None
     endings.succeed(claim, reply={"x": 1}, duration_seconds=0.1)
     endings.fail(claim, kind="late", message="too late", duration_seconds=0.2)
@@ -100,9 +114,9 @@ def test_the_result_is_written_with_the_end_of_the_run_and_only_once(
     assert json.loads(last.result)["result"] == {"x": 1}
 
 
-def test_a_known_run_cannot_be_refused_any_more(journal: Journal, outbox: Outbox) -> None:
-    run_id = accept(journal)
-    journal.refuse(run_id, reason="malformed", detail="x")
+def test_a_known_run_cannot_be_refused_any_more(admissions: Admissions, unbegun: Unbegun, outbox: Outbox) -> None:
+    run_id = accept(admissions)
+    unbegun.refuse(run_id, reason="malformed", detail="x")
     assert kinds(outbox) == [Kind.RUN_ACCEPTED]
 
 
@@ -173,17 +187,19 @@ def test_the_file_is_readable_by_its_owner_alone(store: Store) -> None:
     assert store.path.stat().st_mode & 0o077 == 0
 
 
-def test_runs_that_had_not_begun_are_handed_back_and_accepted_anew(journal: Journal, outbox: Outbox) -> None:
-    first, second = accept(journal), accept(journal)
+def test_runs_that_had_not_begun_are_handed_back_and_accepted_anew(admissions: Admissions, journal: Journal) -> None:
+    first, second = accept(admissions), accept(admissions)
     assert [run_id for run_id, _item in journal.waiting()] == [second, first]
     journal.disown(first)
     assert [run_id for run_id, _item in journal.waiting()] == [second]
     envelope = enveloped()
-    assert journal.accept(first, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
+    assert admissions.accept(first, task="fleet.host.ping", envelope=envelope, item="{}").admission is Admission.DUE
 
 
-def test_a_run_that_has_begun_does_not_wait_to_be_handed_back(journal: Journal, endings: Endings) -> None:
-    claim = journal.claim(accept(journal), durable=False)
+def test_a_run_that_has_begun_does_not_wait_to_be_handed_back(
+    admissions: Admissions, journal: Journal, endings: Endings
+) -> None:
+    claim = journal.claim(accept(admissions), durable=False)
     assert journal.waiting() == []
     assert journal.interrupted() == [claim]
     assert claim is not None
@@ -235,7 +251,7 @@ def test_a_run_that_may_be_repeated_is_begun_with_its_acceptance_unless_it_has_t
 
 def test_a_run_that_was_cancelled_before_its_message_came_never_begins(session: Session) -> None:
     run_id = names.new_run_id("h1")
-    assert session.journal.cancel(CancelRun(run=run_id, by="ann")) is False
+    assert session.unbegun.cancel(CancelRun(run=run_id, by="ann")) is False
     assert session.offer(run_id, begin=True).admission is Admission.CANCELLED
     assert session.journal.claim(run_id, durable=False) is None
     assert session.kinds(run_id) == [Kind.RUN_CANCELLED]
@@ -244,8 +260,8 @@ def test_a_run_that_was_cancelled_before_its_message_came_never_begins(session: 
 
 def test_a_cancelled_run_that_waits_never_begins_and_one_that_runs_is_told_of(session: Session) -> None:
     waiting, running = session.accept(), session.begun()
-    assert session.journal.cancel(CancelRun(run=waiting, by="ann")) is False
-    assert session.journal.cancel(CancelRun(run=running.run_id, by="ann")) is True
+    assert session.unbegun.cancel(CancelRun(run=waiting, by="ann")) is False
+    assert session.unbegun.cancel(CancelRun(run=running.run_id, by="ann")) is True
     assert session.journal.claim(waiting, durable=False) is None
     assert session.journal.interrupted() == [running]
 

@@ -134,7 +134,7 @@ def test_after_a_kill_at_any_moment_the_journal_is_whole_and_keeps_what_was_done
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     deaths: Counter[int] = Counter()

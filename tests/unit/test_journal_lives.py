@@ -21,8 +21,9 @@ from fleet.contracts.control import CancelRun
 from fleet.contracts.envelope import LONGEST_WAY_SECONDS, Envelope, Retry
 from fleet.contracts.reports import Kind, Report
 from tests.services.sessions import HOST, HOST_KEY, TASK, BrokerTime, Session, item
+from workers.host.admission import Admission
+from workers.host.claim import Claim
 from workers.host.endings import MOST_CRASHES, Interruption
-from workers.host.journal import Admission, Claim
 
 FINAL = frozenset(
     {
@@ -170,12 +171,12 @@ class Lives(RuleBasedStateMachine):
         run.inbox += 1
         begins_at = max(run.envelope.submitted_at, run.envelope.not_before or 0.0)
         if self.time.at - begins_at > LONGEST_WAY_SECONDS:
-            self.session.journal.refuse(run.id, reason="stale", detail="too old")
+            self.session.unbegun.refuse(run.id, reason="stale", detail="too old")
             if run.state in {"absent", "handed_back"}:
                 run.state = "refused"
         elif self.passed(run.envelope.not_after):
             assert run.envelope.not_after
-            self.session.journal.expire(
+            self.session.unbegun.expire(
                 run.id, expired_at=run.envelope.not_after, submitted_at=run.envelope.submitted_at
             )
             if run.state in {"absent", "handed_back"} or (run.state == "accepted" and run.attempt == 1):
@@ -184,7 +185,7 @@ class Lives(RuleBasedStateMachine):
             self.accept(run)
 
     def accept(self, run: Run) -> None:
-        accepted = self.session.journal.accept(
+        accepted = self.session.admissions.accept(
             run.id, task=TASK, envelope=run.envelope, item=item(run.id), begin=run.restart is Restart.RERUN
         )
         if run.state not in {"absent", "handed_back"}:
@@ -345,7 +346,7 @@ class Lives(RuleBasedStateMachine):
 
     def cancel(self, run: Run) -> None:
         request = CancelRun(run=run.id, by="ann", reason="enough")
-        assert self.session.journal.cancel(request) is (run.state in {"claimed", "begun"})
+        assert self.session.unbegun.cancel(request) is (run.state in {"claimed", "begun"})
         if run.state in {"absent", "handed_back"}:
             run.cancelled = True
         elif run.state == "accepted":

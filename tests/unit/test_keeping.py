@@ -92,3 +92,11 @@ def test_a_disk_is_no_place_for_secrets(tmp_path: Path) -> None:
     with pytest.raises(errors.LocalFault, match="is not on a tmpfs"):
         files.write(RUN, {"a": b"one"})
     assert not (tmp_path / "secrets").exists()
+
+
+def test_the_values_of_all_containers_and_the_key_are_known_so_that_nothing_shows_them(files: SecretFiles) -> None:
+    assert files.values() == set()
+    kept(files)
+    files.write(OTHER, {"c": b"three\n"})
+    key = (files._state.parent / "secrets.key").read_bytes()
+    assert files.values() == {b"one", b"two", b"three", key}

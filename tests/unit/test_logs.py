@@ -72,6 +72,83 @@ def test_a_traceback_stays_readable_and_control_characters_do_not_reach_a_termin
     assert "Traceback (most recent call last):\n" in text
 
 
+#: What a host or a principal may put into whatever it has a say in.
+HOSTILE = "web\n2026-01-01T00:00:00Z [info     ] run.approved run=x\r\x1b[2K\x1b]0;owned\x07\u202e\u2028\x85"
+
+
+class Named:
+    """Something of a library's, whose text comes from elsewhere."""
+
+    def __repr__(self) -> str:
+        return f"<{HOSTILE}>"
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        HOSTILE,
+        [HOSTILE],
+        {HOSTILE: HOSTILE},
+        ValueError(HOSTILE),
+        Named(),
+        (Named(), HOSTILE),
+    ],
+)
+def test_a_line_is_one_line_whatever_somebody_put_into_it(format: logs.Format, value: object) -> None:  # noqa: A002
+    stream = io.StringIO()
+    logs.configure("info", format, stream=stream)
+    logs.get("fleet.test").info("run.failed", run="edge-1:x", host="edge-1", principal="alice", error=value)
+    logging.getLogger("kombu").warning("cannot connect: %s", value)
+    logging.getLogger(f"odd.{value}").warning("said")
+    text = stream.getvalue()
+    assert len(text.splitlines()) == 3, text
+    assert all(character.isprintable() for character in text.replace("\n", ""))
+    if format == "json":
+        found = written(stream)[0]
+        assert (found["run"], found["host"], found["principal"]) == ("edge-1:x", "edge-1", "alice")
+    else:
+        assert "run=edge-1:x" in text
+        assert "host=edge-1" in text
+        assert "principal=alice" in text
+
+
+def test_no_line_of_a_traceback_can_pass_for_an_event() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "console", stream=stream)
+    try:
+        raise RuntimeError(HOSTILE)
+    except RuntimeError:
+        logs.get("fleet.test").exception("run.broken", run="edge-1:x")
+    first, *rest = stream.getvalue().splitlines()
+    assert "run.broken" in first
+    assert rest
+    assert all(line.startswith("    ") for line in rest)
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
+def test_what_a_process_is_about_is_in_every_line(format: logs.Format) -> None:  # noqa: A002
+    stream = io.StringIO()
+    logs.configure("info", format, stream=stream, about={"host": "edge-1"})
+    logs.get("fleet.test").info("journal.failed")
+    logging.getLogger("kombu").warning("lost")
+    logs.get("fleet.test").info("host.enrolled", host="edge-2")
+    lines = stream.getvalue().splitlines()
+    hosts = ["edge-1", "edge-1", "edge-2"]
+    if format == "json":
+        assert [json.loads(line)["host"] for line in lines] == hosts
+    else:
+        assert [f"host={host}" in line for host, line in zip(hosts, lines, strict=True)] == [True] * 3
+
+
+def test_without_configure_a_line_is_one_line_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        logs.get("fleet.test").info("run.failed", error=HOSTILE)
+    [message] = caplog.messages
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+
+
 def test_libraries_speak_from_warning_on() -> None:
     stream = io.StringIO()
     logs.configure("info", "json", stream=stream)

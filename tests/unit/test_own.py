@@ -211,3 +211,16 @@ def test_a_key_that_could_not_be_kept_is_not_changed_to(own: Own, path: Path) ->
     path.rmdir()
     assert own.learn_credential(issued(key=coming))
     assert own.identity.key == coming
+
+
+def test_it_knows_what_nobody_else_may_know_also_of_what_is_to_come(own: Own, path: Path) -> None:
+    before = own.secrets()
+    assert held(path).private_key.get_secret_value().encode() in before
+    own.offer()
+    offered = held(path)
+    assert offered.offered_key is not None
+    assert offered.offered_password is not None
+    assert set(own.secrets()) - set(before) == {
+        offered.offered_key.get_secret_value().encode(),
+        offered.offered_password.get_secret_value().encode(),
+    }

@@ -9,8 +9,8 @@ from fleet.contracts.envelope import LONGEST_WAY_SECONDS
 from fleet.contracts.reports import Kind
 from tests.services.sessions import HOST, BrokerTime, Session
 from workers.host import pruning
+from workers.host.admission import Admission
 from workers.host.endings import Interruption
-from workers.host.journal import Admission
 
 DAY = 86_400.0
 #: A message may begin a month after its submission, and may be on its way for another.
@@ -86,7 +86,7 @@ def test_wishes_of_which_no_run_has_come_are_forgotten_as_well(session: Session,
         with session.store.transaction() as transaction:
             return int(transaction.execute("SELECT count(*) FROM cancelled").fetchone()[0])
 
-    session.journal.cancel(CancelRun(run="h1:never-came", by="ann"))
+    session.unbegun.cancel(CancelRun(run="h1:never-came", by="ann"))
     time.passes(REMEMBERED)
     session.pruning.run()
     assert wishes() == 1
@@ -116,7 +116,7 @@ def test_what_was_forgotten_never_runs_again_whatever_the_broker_says_the_time_i
     old = ended(session)
     on_its_way = names.new_run_id(HOST)
     expired = names.new_run_id(HOST)
-    session.journal.expire(expired, expired_at=time.at, submitted_at=time.at)
+    session.unbegun.expire(expired, expired_at=time.at, submitted_at=time.at)
     time.passes(REMEMBERED + 2 * DAY)  # it was said to be so late
     session.pruning.run()
     assert remembered(session) == set()

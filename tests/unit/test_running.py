@@ -93,7 +93,7 @@ def test_whoever_waits_for_an_empty_hand_wakes_when_the_last_run_leaves() -> Non
     assert running.wait_empty(0.01) is False
     thread = threading.Thread(target=running.leave, args=("h1:x",))
     thread.start()
-    assert running.wait_empty(5)
+    assert running.wait_empty(30)
     thread.join()
     assert len(running) == 0
 

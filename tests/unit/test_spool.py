@@ -10,6 +10,7 @@ import pytest
 
 from fleet import errors
 from tests.services.availability import missing
+from workers.host.capture import Written
 from workers.host.children import Children
 from workers.host.output import Output
 from workers.host.spool import Ending, Spool
@@ -54,8 +55,18 @@ def test_half_a_spool_is_of_nobody_and_goes(spool: Spool, children: Children) ->
 def test_an_ending_reads_back_as_it_was_written(spool: Spool) -> None:
     ending = Ending("failed", 1.5, error=("impossible", "\u2028 no"), exit_status=0, output="last words\n")
     assert spool.ending() is None
-    spool.end(ending.dump())
+    spool.end(ending)
     assert spool.ending() == ending
+
+
+def test_what_is_kept_of_a_programs_output_lies_behind_its_ending(tmp_path: Path) -> None:
+    spool = Spool.make(tmp_path / "spool", RUN, 1, keeps=100)
+    assert spool.kept() == b""
+    written = {"stdout": Written(9, "aa", 2, 2), "stderr": Written(0, "bb", 0, 0)}
+    ending = Ending("exited", 1.5, exit_status=3, written=written)
+    spool.end(ending, b"\n{}\xff")
+    assert spool.ending() == ending
+    assert spool.kept() == b"\n{}\xff"
 
 
 @pytest.fixture
@@ -91,6 +102,13 @@ def test_on_a_disk_that_has_become_full_there_is_room_for_the_longest_ending(sma
     fill(small_disk)
     output.add(b"x" * 2_000_000 + "the last words ü".encode())
     longest = Ending("replied", 1.0, reply={"said": "x" * (256 * 1024 - 20)}, output="\x00" * 2000)
-    spool.end(longest.dump())
+    spool.end(longest)
     assert spool.ending() == longest
     assert output.close().endswith("the last words ü")
+
+
+def test_on_a_disk_that_has_become_full_there_is_room_for_what_is_kept_of_a_programs_output(small_disk: Path) -> None:
+    spool = Spool.make(small_disk / "spool", RUN, 1, keeps=512 * 1024)
+    fill(small_disk)
+    spool.end(Ending("exited", 1.0, exit_status=0), b"x" * 512 * 1024)
+    assert spool.kept() == b"x" * 512 * 1024

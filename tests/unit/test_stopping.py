@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -81,6 +82,21 @@ def test_what_runs_may_finish_within_the_grace_period(worker: Worker) -> None:
     worker.running.leave("h1:x")
     stopping.over.set()
     assert worker.ended == []
+
+
+def test_whoever_would_take_leave_waits_for_what_runs(worker: Worker) -> None:
+    worker.run("h1:x")
+    stopping = worker.stopping(LONG)
+    stopping.finish()  # no stop has begun: the worker ends for another reason, and nothing is waited for
+    stopping.begin()
+    left = threading.Thread(target=stopping.finish)
+    left.start()
+    until(lambda: worker.woken, "it stops")
+    assert left.is_alive()
+    worker.running.leave("h1:x")
+    left.join(30)
+    assert not left.is_alive()
+    stopping.over.set()
 
 
 def test_a_second_signal_ends_what_still_runs(worker: Worker) -> None:

@@ -16,16 +16,21 @@ from sqlalchemy import Engine
 from beat import control as schedule
 from beat.lease import Lease
 from beat.scheduler import BeatThread
-from fleet import availability, db, errors, inventory, logs, names
+from fleet import availability, db, environment, errors, inventory, logs, names
 from fleet.address import Address
 from fleet.broker import app as broker_app
 from fleet.broker.connection import check, check_durability, connect
+from fleet.health import Question
 from fleet.keyring import Keyrings
+from fleet.local import endpoint
+from fleet.local.notify import Notifier
 from fleet.local.signals import Signals
-from fleet.settings import Settings
+from fleet.settings import CONTROL_HEALTH_PORT, Settings
 from workers.control import metrics
 from workers.control.enrollment import EnrollmentDesk
+from workers.control.health import ControlHealth, Parts
 from workers.control.ingest import Ingest
+from workers.control.metrics import OwnState
 from workers.control.presence import PresenceSweep
 from workers.control.rescue import Rescue
 from workers.control.trusting import Trusting
@@ -49,7 +54,15 @@ def main(settings: Settings) -> int:
     starts it again while the right one is still coming up.
     """
     broker = settings.require_broker()
+    manager, health = environment.take_service_manager(), ControlHealth()
     with Signals() as signals, ExitStack() as stack:
+        tell_address = stack.enter_context(
+            endpoint.serve(
+                settings.health_listening(port=CONTROL_HEALTH_PORT),
+                look=health.look,
+                file=settings.state_dir / endpoint.CONTROL_FILE,
+            )
+        )
         engine = db.open_engine(settings.resolved_database_url)
         stack.callback(engine.dispose)
         db.migrate(engine)
@@ -66,14 +79,22 @@ def main(settings: Settings) -> int:
             desk_client=stack.enter_context(closing(connect(broker, name="control-enrollment"))),
             rescue_client=stack.enter_context(closing(connect(broker, name="control-rescue"))),
         )
+        health.watch(worker.parts)
+        notifier = stack.enter_context(Notifier(manager, lives=lambda: health.look().answers(Question.LIVE)))
         if settings.metrics_address is not None:
             metrics_client = stack.enter_context(
                 closing(connect(broker, name="control-metrics", timeout=_BEAT_TIMEOUT))
             )
-            stack.enter_context(metrics.serve(settings.metrics_address, engine=engine, client=metrics_client))
+            stack.enter_context(
+                metrics.serve(settings.metrics_address, engine=engine, client=metrics_client, own=worker.state)
+            )
         worker.start()
+        tell_address()
+        notifier.ready()
         while not signals.asks_to_stop(signals.wait(timedelta(days=1).total_seconds())):
             pass
+        health.ending()
+        notifier.ending()
         worker.stop()
     return 0
 
@@ -120,15 +141,38 @@ class ControlWorker:
         _register(app, schedule.RESCUE_TASK, rescue.run)
         _register(app, schedule.TRUST_TASK, self._trusting.run)
         _register(app, schedule.JOINERS_TASK, self._trusting.prune)
+        _register(app, schedule.DATABASE_TASK, partial(db.schema_version, engine))
         self._beat = BeatThread(app, schedule.ENTRIES, name="beat")
         self._slow_beat = BeatThread(app, schedule.SLOW_ENTRIES, name="slow-beat")
+        self._database_beat = BeatThread(app, schedule.DATABASE_ENTRIES, name="database-beat")
+        self.parts = Parts(
+            beat=self._beat,
+            database_beat=self._database_beat,
+            lease=self._lease,
+            ingest=self._ingest,
+            ages={
+                "beat": self._beat.age,
+                "slow-beat": self._slow_beat.age,
+                "ingest": self._ingest.age,
+                "enrollment": self._desk.age,
+            },
+        )
 
     def start(self) -> None:
         self._beat.start()
         self._slow_beat.start()
+        self._database_beat.start()
         self._ingest.start()
         self._desk.start()
         log.info("control.started")
+
+    def state(self) -> OwnState:
+        """Say how it is, for Prometheus."""
+        return OwnState(
+            lease_held=self._lease.held(),
+            loop_ages={name: age() for name, age in self.parts.ages.items()},
+            ingest_lag_seconds=self._ingest.lag(),
+        )
 
     def stop(self) -> None:
         """End within two seconds, a little more on a broker that is silent."""
@@ -140,10 +184,12 @@ class ControlWorker:
         # told first, because they take longest to listen
         self._desk.stop(timeout=timedelta(0))
         self._slow_beat.stop(timeout=timedelta(0))
+        self._database_beat.stop(timeout=timedelta(0))
         self._ingest.stop(left())
         self._beat.stop(timeout=left())
         self._desk.stop(timeout=left())
         self._slow_beat.stop(timeout=left())
+        self._database_beat.stop(timeout=left())
         try:
             self._lease.release()
         except redis.RedisError as exc:

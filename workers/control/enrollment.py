@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from redis.client import NEVER_DECODE
 from sqlalchemy import Engine
 
-from fleet import audit, db, enrollment, errors, inventory, logs, members, names
+from fleet import audit, clock, db, enrollment, errors, inventory, logs, members, names
 from fleet.contracts.enrollment import (
     EnrollmentAnswer,
     EnrollmentRequest,
@@ -47,6 +47,11 @@ class EnrollmentDesk:
         self._stopping = threading.Event()
         self.stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ticked_at: float | None = None
+
+    def age(self) -> float | None:
+        """Return the seconds since the loop ticked last; None before the first tick."""
+        return None if self._ticked_at is None else clock.elapsed() - self._ticked_at
 
     def start(self) -> None:
         """Begin; a second call does nothing."""
@@ -66,6 +71,7 @@ class EnrollmentDesk:
         failing = False
         try:
             while not self._stopping.is_set():
+                self._ticked_at = clock.elapsed()
                 try:
                     if (item := self._take()) is not None:
                         self.serve(item)

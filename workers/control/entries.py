@@ -18,6 +18,8 @@ from workers.control.reading import Reading
 _MOST_REFUSALS = 10
 #: Bytes of a report's data that the audit keeps; of longer data size and digest.
 _MOST_DATA = 16 * 1024
+#: Of an approval, with the word as it was signed (32 KiB at most, by `workers.host.control`): it has to stay on record.
+_MOST_OF_APPROVAL = 128 * 1024
 
 
 def of_report(report: Report, host: str, *, size: int, data: Mapping[str, Any] | None = None) -> audit.Entry:
@@ -30,7 +32,11 @@ def of_report(report: Report, host: str, *, size: int, data: Mapping[str, Any] |
         occurred_at=clock.from_unix(report.at),
         epoch=report.epoch,
         seq=report.seq,
-        data=_bounded(_told(report) if data is None else data, size),
+        data=_bounded(
+            _told(report) if data is None else data,
+            size,
+            most=_MOST_OF_APPROVAL if report.kind is Kind.RUN_APPROVED else _MOST_DATA,
+        ),
     )
 
 
@@ -113,6 +119,9 @@ def _told(report: Report) -> Mapping[str, Any]:
         data["unfinished"] = len(data["unfinished"])
     elif report.kind is Kind.SECRETS_WANTED:
         data = {"message_sha256": hashlib.sha256(str(data["message"]).encode()).hexdigest()}
+    elif report.kind is Kind.SESSION_ENDED:
+        # what a program wrote is in its session's row, which can be pruned; sizes and digests are for good
+        data = {key: value for key, value in data.items() if key not in {"stdout", "stderr"}}
     elif report.kind is Kind.RUN_SUCCEEDED:
         data["reply_sha256"] = hashlib.sha256(canonical.encode(data.pop("reply", None))).hexdigest()
     if report.attempt is not None:
@@ -120,11 +129,11 @@ def _told(report: Report) -> Mapping[str, Any]:
     return data
 
 
-def _bounded(data: Mapping[str, Any], size: int) -> Mapping[str, Any]:
+def _bounded(data: Mapping[str, Any], size: int, *, most: int) -> Mapping[str, Any]:
     """Return data, or what identifies them where they are large; they come from an item of `size` bytes."""
-    if size * 6 <= _MOST_DATA:  # a character grows to six at most (\\u0000)
+    if size * 6 <= most:  # a character grows to six at most (\\u0000)
         return data
     encoded = canonical.encode(canonical.plain(dict(data)))
-    if len(encoded) <= _MOST_DATA:
+    if len(encoded) <= most:
         return data
     return {"truncated": True, "size": len(encoded), "sha256": hashlib.sha256(encoded).hexdigest()}

@@ -13,6 +13,7 @@ from enum import Enum
 from fleet import clock, errors
 from fleet.contracts import Restart, registry
 from fleet.contracts.envelope import HEADER, LONGEST_WAY_SECONDS, Retry
+from fleet.contracts.hosts import is_unlisted
 from fleet.contracts.presence import PRESENCE_TTL
 from fleet.models import Host, Membership, Run, RunState
 from fleet.runs import Verdict
@@ -29,8 +30,13 @@ _USUAL_LIMIT_SECONDS = 3600.0
 #: Attempts that crashes may add (`workers.host.endings`): the third one is the last.
 _ATTEMPTS_BY_CRASHES = 2
 _GONE = "its host was put out of the fleet"
-_NOT_BEGUN = frozenset({RunState.QUEUED, RunState.ACCEPTED})
-_BEGUN = frozenset({RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING})
+#: States in which a host has the run and may put it back into its queue: it has not begun.
+_TAKEN = frozenset({RunState.AWAITING_APPROVAL, RunState.ACCEPTED})
+_NOT_BEGUN = _TAKEN | {RunState.QUEUED}
+#: States in which it may have begun: one that waits for approval may have got it since its host was heard last.
+_BEGUN = _TAKEN | {RunState.RUNNING, RunState.RECOVERING}
+#: How long after its approval a run may begin at most, whatever the policy says (`fleet.policy.fleets.Approvals`).
+_APPROVALS_LAST = timedelta(days=30)
 
 
 class Step(Enum):
@@ -78,7 +84,7 @@ class Standing:
 
     def had_left_by(self, moment: datetime) -> bool:
         """Say whether the host has certainly not been there since that moment."""
-        if not self.silent:
+        if not self.silent or (self.host and is_unlisted(self.host.facts)):  # nobody writes down when that is there
             return False
         seen = self.host.last_seen_at if self.host else None
         return seen is None or seen + PRESENCE_TTL < moment
@@ -122,7 +128,7 @@ def of_begun(run: Run, place: Place, standing: Standing, *, now: datetime) -> De
         return _end(run, RunState.UNKNOWN, _GONE)
     if not standing.mute:
         return WAIT
-    if place is Place.QUEUE and run.state == RunState.ACCEPTED:
+    if place is Place.QUEUE and run.state in _TAKEN:
         certain = standing.stopped and run.sent_again_at is None and _way_is_over(run, now)
         return _withdraw(run, RunState.EXPIRED, "its time was over before its host came back") if certain else WAIT
     return _end_if_mute(run, standing, now=now)
@@ -130,7 +136,7 @@ def of_begun(run: Run, place: Place, standing: Standing, *, now: datetime) -> De
 
 def of_cancelled(run: Run, place: Place, standing: Standing, *, reason: str) -> Decision:
     """Decide about a run whose end was asked for. What is not taken out of the queue is its host's to end."""
-    waits = run.state == RunState.QUEUED or (run.state == RunState.ACCEPTED and standing.stopped)
+    waits = run.state == RunState.QUEUED or (run.state in _TAKEN and standing.stopped)
     # of a message that was sent again, another copy may have been taken before
     if place is not Place.QUEUE or not waits or run.sent_again_at is not None:
         return WAIT
@@ -143,13 +149,24 @@ def deadline(run: Run) -> datetime | None:
     begun_at = run.started_at
     if begun_at is None and run.state in {RunState.RUNNING, RunState.RECOVERING}:
         begun_at = run.assigned_at or run.submitted_at
-    latest = begun_at or run.not_after
+    latest = begun_at or _begins_before(run)
     if latest is None:
         return None
     limit = run.limit_seconds or _USUAL_LIMIT_SECONDS
     # waits between attempts are up to a fifth longer than told (`workers.host.endings`)
     attempts = 1 + run.max_retries + (_ATTEMPTS_BY_CRASHES if _may_run_again(run.task) else 0)
     return latest + timedelta(seconds=attempts * limit + run.max_retries * _longest_backoff(run) * 1.2) + GRACE
+
+
+def _begins_before(run: Run) -> datetime | None:
+    """Return until when a run may begin that has not; None where nothing limits that."""
+    progress = run.progress or {}
+    moments = [] if run.not_after is None else [run.not_after]
+    if (approved := progress.get("run_before")) is not None:
+        moments.append(clock.from_unix(approved))
+    elif (asked := progress.get("approve_before")) is not None:
+        moments.append(max(clock.from_unix(asked), run.not_before or run.submitted_at) + _APPROVALS_LAST)
+    return min(moments, default=None)
 
 
 def _of_waiting(run: Run, standing: Standing, *, over: bool) -> Decision:

@@ -3,124 +3,236 @@
 Off by default, because whoever reaches the address learns the names of all hosts. Hosts speak through their heartbeats,
 runs are counted by one query, and the lengths of queues come from the broker, so that they are known of hosts that are
 away, too. A control worker that cannot look says so (`fleet_observed` 0) instead of showing old numbers.
+
+The first 500 hosts by name have series of their own, which ones does not change from one look to the next; of the
+others there is a count. The largest value of all hosts, and their sum, are always there, and alerts belong on those.
 """
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import Metric
 from sqlalchemy import Engine, func
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, or_, select
 
-from fleet import clock, db, errors, logs, names, presence
+from fleet import clock, db, errors, listening, logs, names, presence
+from fleet.contracts import registry
 from fleet.contracts.presence import Heartbeat, Presence
-from fleet.models import Host, Membership, Run, RunState
+from fleet.local.exposition import by_contract, gauge, labeled, page
+from fleet.local.pages import PageServer
+from fleet.models import Approval, ApprovalState, Host, Membership, Run, RunState
 
 log = logs.get(__name__)
 
-#: Numbers of heartbeats, with what they are.
-_OF_HOSTS = {
-    "dead_letters": ("dead_letters", "Items of the host's queue that were no messages or were refused."),
-    "outbox_backlog": ("outbox_length", "Reports that the host has not handed to the broker yet."),
-    "clock_skew_seconds": ("clock_skew_seconds", "The host's clock minus the broker's."),
-    "loop_age_seconds": ("loop_age_seconds", "Time since the host's consumer loop last ticked."),
-    "runs_recovering": ("recovering", "Runs that a crash interrupted and that have not ended since."),
-}
+#: Hosts with series of their own: with eight numbers each, 4,000 series.
+MOST_HOSTS = 500
 
 
-class FleetCollector(Collector):
+@dataclass(frozen=True, kw_only=True)
+class OwnState:
+    """What a control worker knows of itself."""
+
+    lease_held: bool
+    #: of its loops' last ticks, in seconds
+    loop_ages: Mapping[str, float | None]
+    #: see `Ingest.lag`
+    ingest_lag_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfHosts:
+    """A number that each host has, or not."""
+
+    name: str
+    text: str
+    values: Mapping[str, float]
+    #: whether the sum over all hosts means anything
+    adds_up: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """What the database says."""
+
+    hosts: list[Host]
+    #: by (contract, state)
+    runs: dict[tuple[str, str], float]
+    #: how long the oldest run that could have been taken waits, by host
+    waiting: dict[str, float]
+    approvals: int
+    approval_age: float
+
+
+@dataclass(kw_only=True)
+class FleetObserver:
     """Looks at the fleet whenever it is asked."""
 
-    def __init__(self, *, engine: Engine, client: "redis.Redis") -> None:
-        self._engine = engine
-        self._client = client
-        self._failing = False
+    engine: Engine
+    client: "redis.Redis"
+    own: Callable[[], OwnState] | None = None
+    _failing: bool = field(default=False, init=False)
 
-    def describe(self) -> Iterable[Metric]:
-        """Name no metrics beforehand: that would be a look at a broker that may not be there yet."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """Give all metrics; of a database or broker that does not answer only that."""
+    def look(self) -> Iterator[Metric]:
+        """Give all metrics; of a database or broker that does not answer only that, and what it knows of itself."""
         found: list[Metric] = []
         try:
-            found += self._look()
+            found += self._fleet()
         except (errors.FleetError, redis.RedisError) as exc:
             if not self._failing:
                 log.warning("metrics.unobserved", error=str(exc), consequence="fleet_observed is 0 until it works")
         self._failing = not found
-        yield GaugeMetricFamily("fleet_observed", "Whether broker and database answered.", value=float(bool(found)))
+        yield gauge("fleet_observed", "Whether broker and database answered.", bool(found))
         yield from found
+        if self.own:
+            yield from _of_itself(self.own())
 
-    def _look(self) -> Iterator[Metric]:
-        with db.session(self._engine, write=False) as session:
-            hosts = session.exec(select(Host).where(Host.membership == Membership.ACCEPTED)).all()
-            states = _count_states(session)
-        ids = [host.id for host in hosts]
-        beats = presence.read(self._client, ids)
-        yield from _of_heartbeats(beats)
-        yield _labelled("fleet_queue_length", "Messages that wait for the host.", "host", self._queue_lengths(ids))
-        yield _labelled("fleet_runs", "Runs by state.", "state", states)
-        measured: Any = self._client.time()
-        now = clock.from_unix(measured[0])
-        present = Counter(presence.of(host, beats[host.id], now) for host in hosts)
-        numbers = {each.value: float(present[each]) for each in Presence}
-        yield _labelled("fleet_hosts", "Hosts by presence.", "presence", numbers)
+    def _fleet(self) -> Iterator[Metric]:
+        measured: Any = self.client.time()
+        now = clock.from_unix(measured[0] + measured[1] / 1e6)
+        with db.session(self.engine, write=False) as session:
+            counted = _count(session, now)
+        ids = sorted(host.id for host in counted.hosts)
+        beats = presence.read(self.client, ids)
+        lengths = self._lengths(ids)
+        dirty: Any = self.client.scard(names.REPORTS_DIRTY)
+        present = Counter(presence.of(host, beats[host.id], now) for host in counted.hosts)
+        numbers = {(each.value,): float(present[each]) for each in Presence}
+        yield labeled("fleet_hosts", "Hosts by presence.", ("presence",), numbers)
+        left_out = max(0, len(ids) - MOST_HOSTS)
+        yield gauge("fleet_hosts_left_out", "Hosts without series of their own here.", left_out)
+        shown = set(ids[:MOST_HOSTS])
+        for numbers_of_hosts in (*_of_heartbeats(beats), *_of_queues(lengths, counted.waiting)):
+            yield from _told(numbers_of_hosts, shown)
+        yield from _of_runs(counted)
+        yield gauge("fleet_reports_dirty_senders", "Hosts and principals with news that nobody has looked at.", dirty)
 
-    def _queue_lengths(self, hosts: Iterable[str]) -> dict[str, float]:
-        ordered = list(hosts)
-        if not ordered:
+    def _lengths(self, hosts: list[str]) -> dict[str, float]:
+        if not hosts:
             return {}
-        with self._client.pipeline(transaction=False) as pipe:
-            for host in ordered:
+        with self.client.pipeline(transaction=False) as pipe:
+            for host in hosts:
                 pipe.llen(names.queue(host))
-            return dict(zip(ordered, map(float, pipe.execute()), strict=True))
+            return dict(zip(hosts, map(float, pipe.execute()), strict=True))
 
 
 @contextlib.contextmanager
-def serve(address: str, *, engine: Engine, client: "redis.Redis") -> Iterator[int]:
+def serve(
+    address: str, *, engine: Engine, client: "redis.Redis", own: Callable[[], OwnState] | None = None
+) -> Iterator[int]:
     """Serve `/metrics` at ADDRESS:PORT until the block ends; gives the port.
 
     Raises `errors.LocalFault` for an address that cannot be listened on.
     """
-    registry = CollectorRegistry()
-    registry.register(FleetCollector(engine=engine, client=client))
-    host, _, port = address.rpartition(":")
+    observer = FleetObserver(engine=engine, client=client, own=own)
+    wish = listening.parse(address, example="127.0.0.1:9464", any_port=True)
     try:
-        server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
+        server = PageServer(wish.host, wish.port, {"/metrics": page(observer.look)})
     except OSError as exc:
         raise errors.LocalFault(
             f"metrics: cannot listen on {address} ({exc.strerror or exc})",
             remedy="name an address of this machine and a free port in FLEET_METRICS_ADDRESS",
         ) from exc
     log.info("metrics.served", address=address)
+    server.start()
     try:
-        yield server.server_port
+        yield server.port
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(1)
+        server.stop()
 
 
-def _count_states(session: Session) -> dict[str, float]:
-    counted = session.exec(select(Run.state, func.count()).group_by(col(Run.state))).all()
-    return {**{state.value: 0.0 for state in RunState}, **{state: float(count) for state, count in counted}}
+def _count(session: Session, now: Any) -> _Counted:
+    hosts = session.exec(select(Host).where(Host.membership == Membership.ACCEPTED)).all()
+    states = session.exec(select(Run.task, Run.state, func.count()).group_by(col(Run.task), col(Run.state))).all()
+    due = or_(col(Run.not_before).is_(None), col(Run.not_before) <= now)
+    queued = select(Run.host_id, func.min(Run.submitted_at)).where(Run.state == RunState.QUEUED, due)
+    oldest = session.exec(queued.group_by(col(Run.host_id))).all()
+    asked = select(func.count(), func.min(Approval.asked_at)).where(Approval.state == ApprovalState.PENDING)
+    waiting, first = session.exec(asked).one()
+    return _Counted(
+        hosts=list(hosts),
+        runs={(task, state): float(count) for task, state, count in states},
+        waiting={host: _age(at, now) for host, at in oldest},
+        approvals=waiting,
+        approval_age=_age(first, now),
+    )
 
 
-def _of_heartbeats(beats: Mapping[str, Heartbeat | None]) -> Iterator[Metric]:
-    for name, (field, text) in _OF_HOSTS.items():
-        values = {host: getattr(beat, field) for host, beat in beats.items() if beat is not None}
-        known = {host: float(value) for host, value in values.items() if value is not None}
-        yield _labelled(f"fleet_{name}", text, "host", known)
+def _age(moment: Any, now: Any) -> float:
+    return 0.0 if moment is None else max(0.0, (now - moment).total_seconds())
 
 
-def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for key, value in sorted(values.items()):
-        family.add_metric([key], value)
-    return family
+def _of_heartbeats(beats: Mapping[str, Heartbeat | None]) -> Iterator[_OfHosts]:
+    def known(number: Callable[[Heartbeat], float | None]) -> dict[str, float]:
+        found = {host: number(beat) for host, beat in beats.items() if beat is not None}
+        return {host: float(value) for host, value in found.items() if value is not None}
+
+    yield _OfHosts(
+        name="dead_letters",
+        text="Items of the host's queue that were no messages or were refused.",
+        values=known(lambda beat: beat.dead_letters),
+    )
+    yield _OfHosts(
+        name="outbox_backlog",
+        text="Reports that the host has not handed to the broker yet.",
+        values=known(lambda beat: beat.outbox_length),
+    )
+    yield _OfHosts(
+        name="runs_recovering",
+        text="Runs that a crash interrupted and that have not ended since.",
+        values=known(lambda beat: beat.recovering),
+    )
+    yield _OfHosts(
+        name="clock_skew_seconds",
+        text="The host's clock minus the broker's; the largest is the one that is furthest off.",
+        values=known(lambda beat: beat.clock_skew_seconds),
+        adds_up=False,
+    )
+    yield _OfHosts(
+        name="loop_age_seconds",
+        text="Time since the host's consumer loop last ticked, by its heartbeat.",
+        values=known(lambda beat: beat.loop_age_seconds),
+        adds_up=False,
+    )
+
+
+def _of_queues(lengths: Mapping[str, float], waiting: Mapping[str, float]) -> Iterator[_OfHosts]:
+    yield _OfHosts(name="queue_length", text="Messages that wait for the host.", values=lengths)
+    ages = {host: waiting.get(host, 0.0) for host in lengths}
+    text = "How long the oldest run has waited that the host could have taken."
+    yield _OfHosts(name="queue_age_seconds", text=text, values=ages, adds_up=False)
+
+
+def _told(found: _OfHosts, shown: set[str]) -> Iterator[Metric]:
+    name = f"fleet_{found.name}"
+    yield labeled(name, found.text, ("host",), {(h,): value for h, value in found.values.items() if h in shown})
+    largest = max(found.values.values(), key=abs, default=0.0)
+    yield gauge(f"{name}_max", f"{found.text} Of all hosts the largest.", largest)
+    if found.adds_up:
+        yield gauge(f"{name}_all", f"{found.text} Of all hosts together.", sum(found.values.values()))
+
+
+def _of_runs(counted: _Counted) -> Iterator[Metric]:
+    states = dict.fromkeys([(state.value,) for state in RunState], 0.0)
+    for (_, state), count in counted.runs.items():
+        states[state,] = states.get((state,), 0.0) + count
+    yield labeled("fleet_runs", "Runs by state.", ("state",), states)
+    contracts = by_contract(counted.runs, known=(contract.name for contract in registry.OWN))
+    text = "Runs by contract and state; contracts of packages beyond a number are counted together."
+    yield labeled("fleet_contract_runs", text, ("contract", "state"), contracts)
+    yield gauge("fleet_approvals_waiting", "Runs that wait for somebody's approval.", counted.approvals)
+    oldest = "How long the oldest of the runs has waited that wait for approval."
+    yield gauge("fleet_approval_age_seconds_max", oldest, counted.approval_age)
+
+
+def _of_itself(own: OwnState) -> Iterable[Metric]:
+    ages = {(name,): age for name, age in own.loop_ages.items() if age is not None}
+    text = "Time since a loop of this control worker last ticked."
+    yield labeled("fleet_control_loop_age_seconds", text, ("loop",), ages)
+    yield gauge("fleet_lease_held", "Whether this control worker is the one that writes.", own.lease_held)
+    if own.ingest_lag_seconds is not None:
+        text = "How long the sender that waits longest has had reports that are not taken in; of the writer alone."
+        yield gauge("fleet_ingest_lag_seconds", text, own.ingest_lag_seconds)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fleet import canonical, clock, errors, names, runs
 from fleet.contracts.containers import Container
+from fleet.contracts.governed import Accepted, Approved, Ended, Expired, Rejected, Said, Started, Waiting
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import LARGEST, Kind, Queued, Report
 from fleet.contracts.secrets import SecretsWanted
@@ -43,7 +44,10 @@ class Registered(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    facts: Facts
+    #: None from a host that is not listed
+    facts: Facts | None
+    #: whether it says nothing of itself while it works
+    unlisted: bool = False
     #: None from workers that do not say
     journal: str | None = Field(None, max_length=36)
     unfinished: frozenset[str] | None = None
@@ -67,14 +71,21 @@ class TakenCredential(BaseModel):
 
 
 #: What the data of some kinds of reports are checked as.
-Payload = Registered | Inventory | OfferedKey | TakenCredential | SecretsWanted | None
+Payload = Registered | Inventory | OfferedKey | TakenCredential | SecretsWanted | Said | None
 
 
-_MODELS: Mapping[Kind, type[Registered] | type[OfferedKey] | type[TakenCredential] | type[SecretsWanted]] = {
+_MODELS: Mapping[Kind, type[BaseModel]] = {
     Kind.HOST_REGISTERED: Registered,
     Kind.HOST_KEY_OFFERED: OfferedKey,
     Kind.HOST_CREDENTIAL_TAKEN: TakenCredential,
     Kind.SECRETS_WANTED: SecretsWanted,
+    Kind.RUN_ACCEPTED: Accepted,
+    Kind.RUN_AWAITING_APPROVAL: Waiting,
+    Kind.RUN_APPROVED: Approved,
+    Kind.RUN_REJECTED: Rejected,
+    Kind.RUN_EXPIRED: Expired,
+    Kind.SESSION_STARTED: Started,
+    Kind.SESSION_ENDED: Ended,
 }
 
 
@@ -159,7 +170,7 @@ def _from_host(report: Report, sender: str) -> Payload:
     if report.kind is Kind.SECRETS_WANTED and names.host_of_run(report.run or "") != sender:
         raise ValueError(f"the run {report.run} is another host's")
     if model := _MODELS.get(report.kind):
-        return model.model_validate(report.data)
+        return model.model_validate(report.data)  # type: ignore[return-value]  # each of `_MODELS` is one of `Payload`
     if report.kind is Kind.INVENTORY_SYNCED:
         return Inventory(containers=_CONTAINERS.validate_python(report.data.get("containers")))
     if report.kind is Kind.INVENTORY_CHANGED:

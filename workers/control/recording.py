@@ -1,75 +1,25 @@
 """Recording: what a batch of reports does to the database, in one transaction.
 
-Cursor, runs, inventory and audit are written together or not at all, so a batch that is read again after a crash finds
-its cursor moved and changes nothing. Nothing here talks to the broker.
+Cursor, runs with their approvals and sessions, inventory and audit are written together or not at all, so a batch that
+is read again after a crash finds its cursor moved and changes nothing. Nothing here talks to the broker.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Table
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from fleet import audit, bulk, clock, db, inventory, names, principals, runs
+from fleet import approvals, audit, clock, db, inventory, names, principals, runs, sessions
+from fleet.contracts.governed import Said, is_told_by
 from fleet.contracts.reports import Kind, Report
 from fleet.contracts.secrets import SecretsWanted
-from fleet.models import ReportCursor, Run
+from fleet.models import Run
 from fleet.runs import Registration
-from workers.control import entries, reading
+from workers.control import cursors, entries, reading
+from workers.control.batches import Batch, Recorded
 from workers.control.reading import Inventory, OfferedKey, Reading, Registered, TakenCredential
-
-_CURSORS: Table = ReportCursor.__table__  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The oldest items of one sender's list, oldest first."""
-
-    sender: str
-    items: Sequence[bytes]
-    #: whether the list may hold newer ones, too
-    more: bool = False
-    #: of the reports in its one item only that at this place; None for all of them
-    place: int | None = None
-
-    @property
-    def from_principal(self) -> bool:
-        return self.sender.startswith("p:")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What was committed."""
-
-    #: rows of the audit, to publish
-    events: Sequence[Mapping[str, Any]]
-    #: per host how far each of its sessions is taken in
-    taken_in: Mapping[str, Mapping[int, int]]
-    #: runs that something in the broker is to be done for: cancelled, given back, forgotten
-    unattended: frozenset[str] = frozenset()
-    #: (host, session) → first number that is missing, and is waited for
-    missing: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    #: hosts whose key or password has changed
-    changed: frozenset[str] = frozenset()
-    #: (host, run) and what they want of the vault
-    wanted: Mapping[tuple[str, str], SecretsWanted] = field(default_factory=dict)
-
-    @classmethod
-    def joined(cls, parts: Sequence["Recorded"]) -> "Recorded":
-        """Return what several transactions committed, in their order."""
-        taken_in: dict[str, dict[int, int]] = {}
-        for part in parts:
-            for host, sessions in part.taken_in.items():
-                taken_in.setdefault(host, {}).update(sessions)
-        unattended = frozenset().union(*(part.unattended for part in parts))
-        missing = {session: first for part in parts for session, first in part.missing.items()}
-        changed = frozenset().union(*(part.changed for part in parts))
-        wanted = {run: asked for part in parts for run, asked in part.wanted.items()}
-        return cls([event for part in parts for event in part.events], taken_in, unattended, missing, changed, wanted)
-
 
 #: Says whether the report of a host, by session and number, is waited for, and what came after it is not taken in.
 WaitsFor = Callable[[str, int, int], bool]
@@ -90,6 +40,8 @@ class _Work:
     submissions: dict[str, str]
     taken_in: dict[str, dict[int, int]] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
+    #: what hosts report of runs, with its checked data
+    said: list[tuple[Report, Said | None]] = field(default_factory=list)
     #: requests to cancel, with what was read
     cancels: list[Reading] = field(default_factory=list)
     #: newest registration of each host
@@ -119,7 +71,7 @@ def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = 
     queued = [found.report.run for batch, items in read if batch.from_principal for found in items if found.report]
     work = _Work(
         session=session,
-        cursors=_load_cursors(session, [batch.sender for batch in batches]),
+        cursors=cursors.load(session, [batch.sender for batch in batches]),
         submissions=runs.known_submissions(session, [run for run in queued if run]) if queued else {},
         waits_for=waits_for,
     )
@@ -132,9 +84,11 @@ def record(session: Session, batches: Sequence[Batch], *, waits_for: WaitsFor = 
         else:
             work.entries.append(entries.of_stranger(batch.sender, len(batch.items)))
     applied = runs.apply_many(session, work.reports)
+    approvals.take(session, work.said)
+    sessions.take(session, work.said)
     work.entries.extend(entries.of_settled(run, state) for run, state in applied.settled)
     unattended = {*applied.handed_back, *_take_cancels(work), *_take_registrations(work)}
-    _store_cursors(session, {key: seq for key, seq in work.cursors.items() if known.get(key) != seq})
+    cursors.store(session, {key: seq for key, seq in work.cursors.items() if known.get(key) != seq})
     events = audit.record_many(session, work.entries)
     return Recorded(
         events, work.taken_in, frozenset(unattended), work.missing, frozenset(work.changed), dict(work.wanted)
@@ -151,8 +105,8 @@ def refuse(session: Session, batch: Batch, reason: str) -> Recorded:
     refused = []
     for found in _readings(batch, members.get(sender, ())):
         if found.epoch and found.seq and sender in members:
-            newest = max(_load_cursors(session, [sender]).get((sender, found.epoch), 0), found.seq)
-            _store_cursors(session, {(sender, found.epoch): newest})
+            newest = max(cursors.load(session, [sender]).get((sender, found.epoch), 0), found.seq)
+            cursors.store(session, {(sender, found.epoch): newest})
             taken_in.setdefault(sender, {})[found.epoch] = newest
         refused.append(entries.of_refusal(sender, found.epoch, found.seq, {"reason": reason, **digest}))
     return Recorded(audit.record_many(session, refused), taken_in)
@@ -221,6 +175,8 @@ def _take_from_host(work: _Work, batch: Batch, items: Sequence[Reading]) -> None
             refused.append(found if found.report is None else Reading(reason="without a number"))
             continue
         work.reports.append(found.report)
+        if is_told_by(found.report.kind, found.payload):
+            work.said.append((found.report, found.payload if isinstance(found.payload, Said) else None))
         if found.report.run and batch.sender in work.registrations:
             work.told_since[batch.sender].append(found.report.run)
         entry = _perform(work, batch.sender, found)
@@ -237,7 +193,7 @@ def _perform(work: _Work, host: str, found: Reading) -> audit.Entry | None:
     if report.kind is Kind.HOST_DEREGISTERED:
         inventory.deregister(work.session, host, at=at)
     if isinstance(payload, Registered):
-        inventory.register(work.session, host, facts=payload.facts, at=at)
+        inventory.register(work.session, host, facts=payload.facts, unlisted=payload.unlisted, at=at)
         _note_registration(work, host, payload, at=at, epoch=report.epoch)
     if isinstance(payload, OfferedKey):
         inventory.offer_key(work.session, host, key=payload.key, broker_hash=payload.broker_hash)
@@ -304,29 +260,11 @@ def _take_registrations(work: _Work) -> list[str]:
         for run, (state, attempt) in found.requeued.items():
             work.entries.append(entries.of_requeued(run, state, attempt))
         verdicts = {verdict.run: verdict for verdict in found.lost}
+        approvals.forget(work.session, found.requeued)
+        sessions.forget(work.session, found.requeued)
         settled = runs.settle(work.session, verdicts, at=registration.at)
+        approvals.settle(work.session, settled)
+        sessions.settle(work.session, settled)
         work.entries.extend(entries.of_ended(run) for run in settled)
         unattended += [*found.requeued, *(run.id for run in settled)]
     return unattended
-
-
-def _load_cursors(session: Session, senders: Sequence[str]) -> dict[tuple[str, int], int]:
-    rows = session.exec(select(ReportCursor).where(col(ReportCursor.sender).in_(senders)))
-    return {(row.sender, row.epoch): row.seq for row in rows}
-
-
-def _store_cursors(session: Session, cursors: Mapping[tuple[str, int], int]) -> None:
-    rows = [{"sender": sender, "epoch": epoch, "seq": seq} for (sender, epoch), seq in cursors.items()]
-    bulk.insert(
-        session,
-        _CURSORS,
-        rows,
-        finish=lambda made: made.on_conflict_do_update(
-            index_elements=["sender", "epoch"], set_={"seq": made.excluded.seq}
-        ),
-    )
-
-
-def known_senders(session: Session) -> set[str]:
-    """Return everybody whose list may hold something: all hosts, and whoever has reported before."""
-    return {host.id for host in inventory.hosts(session)} | set(session.exec(select(col(ReportCursor.sender))).all())

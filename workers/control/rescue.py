@@ -18,6 +18,7 @@ from sqlmodel import col, select
 from fleet import clock, db, logs
 from fleet.models import Host, Membership, Run, RunState
 from workers.control import judging, withdrawing
+from workers.control.asking import Asking
 from workers.control.attending import broker_time, standings
 from workers.control.cancelling import Cancelling
 from workers.control.judging import Decision, Standing, Step
@@ -38,8 +39,8 @@ _BUDGET = 1.0
 #: After a look at everything, this many times as long is left in peace: at most a twentieth of the time is spent so.
 _REST = 20
 _PAGE = 200
-_OPEN = (RunState.QUEUED, RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING)
-_HELD = (RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING)
+_HELD = (RunState.AWAITING_APPROVAL, RunState.ACCEPTED, RunState.RUNNING, RunState.RECOVERING)
+_OPEN = (RunState.QUEUED, *_HELD)
 
 #: Decides about one run.
 _Judge = Callable[[Run, Place, Standing], Decision]
@@ -84,6 +85,7 @@ class Rescue:
         self._overdue = overdue
         self._budget = budget_seconds
         self._rest = rest
+        self._asking = Asking(engine=engine, client=client, voice=voice, elapsed=self._silence.elapsed)
         self._settling = Settling(engine=engine, client=client, voice=voice)
         self._sending = Sending(engine=engine, client=client, voice=voice)
         self._cancelling = Cancelling(engine=engine, client=client, settling=self._settling, voice=voice)
@@ -104,6 +106,7 @@ class Rescue:
 
     def _begin_anew(self) -> None:
         self._silence.forget()
+        self._asking.forget()
         self._resumed = False
 
     def _turn(self) -> None:
@@ -113,7 +116,7 @@ class Rescue:
             self._resumed = True
         with db.session(self._engine, write=False) as session:
             members = session.exec(select(Host.id).where(Host.membership == Membership.ACCEPTED)).all()
-        self._silence.look(self._client, members)
+        self._silence.look(self._client, members, answering=self._asking.look())
         moment = clock.from_unix(now)
         asked = (col(Run.state).in_(_OPEN), col(Run.cancel_requested_at).is_not(None))
         for page in self._pages("cancelled", *asked):

@@ -12,7 +12,7 @@ import redis
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
-from fleet import audit, clock, db, names, runs
+from fleet import approvals, audit, clock, db, names, runs, sessions
 from fleet.broker import results
 from fleet.models import Run
 from fleet.runs import Verdict
@@ -39,6 +39,8 @@ class Settling:
         with db.session(self._engine) as session:
             db.take(session, db.Lock.INGEST)
             settled = runs.settle(session, by_run, at=clock.from_unix(now))
+            approvals.settle(session, settled)
+            sessions.settle(session, settled)
             events = audit.record_many(session, [entries.of_ended(run) for run in settled])
         self.deliver(settled)
         watchers.tell(self._client, events)

@@ -9,7 +9,7 @@ from typing import Protocol
 import redis
 from sqlalchemy import Engine
 
-from fleet import clock, db, logs, members, principals, vault
+from fleet import clock, db, logs, members, policies, principals, vault
 from fleet.keyring import Keyrings
 from fleet.security import broker_users
 
@@ -32,12 +32,14 @@ class Trusting:
         self._lease = lease
         #: the broker's start, and its users, as they were set up last
         self._set_up: str | None = None
+        #: version of the policy that hosts were told last
+        self._policy_told = 0
 
     def run(self) -> None:
         """Look once; raises redis-py's errors and Fleet's, and may be called again."""
         ring = self._keyrings.refresh()
         if not self._lease.held():
-            self._set_up = None
+            self._set_up, self._policy_told = None, 0
             return
         started = broker_users.run_id(self._client)
         if started != self._set_up:
@@ -54,6 +56,10 @@ class Trusting:
             if renewed:
                 members.announce_trust(session, self._client, ring)
                 members.reconcile(session, self._client, ring)
+            newest = policies.current(session)
+            if newest is not None and (renewed or newest.number > self._policy_told):
+                members.announce_policy(session, self._client, ring)
+                self._policy_told = newest.number
 
     def prune(self) -> None:
         """Take the broker users of tokens out that can be used no more."""

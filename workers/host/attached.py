@@ -13,8 +13,8 @@ MOST_ATTACHED = 32
 class Attached:
     """The places for runs beside the pool. Thread-safe."""
 
-    def __init__(self) -> None:
-        self._places = threading.BoundedSemaphore(MOST_ATTACHED)
+    def __init__(self, most: int = MOST_ATTACHED) -> None:
+        self._places = threading.BoundedSemaphore(most)
 
     def start(self, run_id: str, carry_out: Callable[[], None]) -> bool:
         """Have a run carried out in a thread of its own; False where all places are taken."""
@@ -27,5 +27,5 @@ class Attached:
             finally:
                 self._places.release()
 
-        threading.Thread(target=run, name=f"attached-{run_id}", daemon=True).start()
+        threading.Thread(target=run, name=f"beside-{run_id}", daemon=True).start()
         return True

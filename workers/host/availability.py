@@ -56,7 +56,7 @@ class Gate:
                 self._outbox.add(transaction, Kind.HOST_AVAILABILITY_CHANGED, data=data)
         if changes:
             self.availability = wish.availability
-            log.info("availability.changed", availability=wish.availability.value, by=wish.by)
+            log.info("availability.changed", availability=wish.availability.value, principal=wish.by)
         if self._deadline is not None:
             self._deadlines.clear(self._deadline)
             self._deadline = None

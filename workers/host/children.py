@@ -1,6 +1,6 @@
 """Children: the worker's side of runs that are carried out in processes of their own.
 
-    worker ─▶ zygote ─fork─▶ supervisor ─fork─▶ child
+    worker ─▶ zygote ─fork─▶ supervisor ─fork─▶ child, which performs a package's function or becomes a program
 
 `run` blocks the pool's thread until the supervisor has ended; the thread waits on a socket, so it can be told anything
 meanwhile. What a former session of the worker left is `found` in the spool, and waited for by its lock.
@@ -12,15 +12,17 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fleet import errors, logs
 from fleet.contracts import registry
+from fleet.contracts.shell import KEPT_BYTES
 from workers.host import process
+from workers.host.job import Job, Listener
 from workers.host.spool import Ending, Spool
 from workers.host.zygote import READY
 
@@ -37,22 +39,6 @@ _TRIES = 3
 _TRY_AGAIN_SECONDS = 0.3
 
 OnProgress = Callable[[str, "float | None"], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run below a supervisor is told."""
-
-    run_id: str
-    attempt: int
-    task: str
-    arguments: Mapping[str, Any]
-    host: str
-    description: str
-    metadata: Mapping[str, Any]
-    submitted_by: str
-    soft_seconds: float | None
-    hard_seconds: float
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,7 @@ class Children:
         if any(contract.perform for contract in registry.known().values()):
             self._started()
 
-    def run(self, job: Job, *, on_progress: OnProgress) -> Ending | None:
+    def run(self, job: Job, *, on_progress: OnProgress, listener: Listener | None = None) -> Ending | None:
         """Carry out one attempt; return how it ended, None where its supervisor ended without a word.
 
         Raises `errors.LocalFault` where it could not begin.
@@ -100,7 +86,7 @@ class Children:
         with self._prepared(job) as (spool, lock), self._here(job.run_id, spool):
             for _ in range(_TRIES):
                 zygote = self._started()
-                ending = self._supervised(zygote, spool, lock, job, on_progress)
+                ending = self._supervised(zygote, spool, lock, job, on_progress=on_progress, listener=listener)
                 if ending is not None or spool.began():
                     return ending
                 zygote.ends_within(_TRY_AGAIN_SECONDS)
@@ -146,6 +132,10 @@ class Children:
         _look(spool, seen, on_progress)
         return spool.ending()
 
+    def kept(self, run_id: str, attempt: int) -> bytes:
+        """Return what is kept of the output of a program that has ended, until it is forgotten."""
+        return self._spool(run_id, attempt).kept()
+
     def forget(self, run_id: str, attempt: int) -> None:
         """Remove the spool of an attempt that the journal has settled."""
         self._spool(run_id, attempt).remove()
@@ -166,7 +156,8 @@ class Children:
     def _prepared(self, job: Job) -> Iterator[tuple[Spool, int]]:
         """Make the spool of an attempt and hold its lock; raises `errors.LocalFault`."""
         try:
-            spool = Spool.make(self._root, job.run_id, job.attempt)
+            keeps = KEPT_BYTES if job.program else 0
+            spool = Spool.make(self._root, job.run_id, job.attempt, keeps=keeps)
             lock = spool.take_lock()
         except OSError as exc:
             raise errors.LocalFault(f"the spool cannot be written ({exc})", remedy="free some space") from exc
@@ -214,7 +205,14 @@ class Children:
             return self._zygote
 
     def _supervised(
-        self, zygote: process.Zygote, spool: Spool, lock: int, job: Job, on_progress: OnProgress
+        self,
+        zygote: process.Zygote,
+        spool: Spool,
+        lock: int,
+        job: Job,
+        *,
+        on_progress: OnProgress,
+        listener: Listener | None,
     ) -> Ending | None:
         """Have a supervisor forked, and listen to it until it has ended."""
         mine, its = socket.socketpair()
@@ -227,13 +225,19 @@ class Children:
             except OSError:  # nobody is there, or nobody reads: half a job never begins
                 with suppress(OSError):
                     mine.shutdown(socket.SHUT_WR)
-            return self._listen(mine, spool, on_progress, zygote)
+            return self._listen(mine, spool, zygote, on_progress=on_progress, listener=listener)
 
     def _listen(
-        self, supervisor: socket.socket, spool: Spool, on_progress: OnProgress, zygote: process.Zygote
+        self,
+        supervisor: socket.socket,
+        spool: Spool,
+        zygote: process.Zygote,
+        *,
+        on_progress: OnProgress,
+        listener: Listener | None,
     ) -> Ending | None:
-        """Wait until nobody holds the other end of the socket: the supervisor says how it ended, and does so last."""
-        said, seen = bytearray(), None
+        """Wait for how it ended, which the supervisor says last, or until nobody holds the other end of the socket."""
+        said, seen = b"", None
         hangs_at = time.monotonic() + self._begin_within_seconds
         poll = select.poll()
         poll.register(supervisor, select.POLLIN)
@@ -247,14 +251,26 @@ class Children:
                     data = b""
                 if not data:
                     break
-                said += data
+                *lines, said = (said + data).split(b"\n")
+                for line in lines:
+                    if line.startswith(b"{"):
+                        return Ending.load(line)
+                    _hear(line, listener)
             elif time.monotonic() >= hangs_at and not spool.began():
                 log.warning("zygote.stuck", next="it is killed; what runs is not touched")
                 zygote.kill()
-        try:
-            return Ending.load(bytes(said))
-        except ValueError:
-            return spool.ending()
+        return spool.ending()
+
+
+def _hear(line: bytes, listener: Listener | None) -> None:
+    """Pass on what a supervisor says of its program, see `workers.host.live`."""
+    if listener is None:
+        return
+    match json.loads(line):
+        case ["missed", int(lines), dict(within)]:
+            listener.miss(lines, within)
+        case [str(name), str(text)]:
+            listener.say(name, text)
 
 
 def _look(spool: Spool, seen: object, on_progress: OnProgress) -> tuple[str, float | None] | None:

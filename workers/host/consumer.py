@@ -7,6 +7,7 @@ restart. Both get into the pool by Celery's own strategy, and never more of them
 import os
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import kombu
@@ -99,7 +100,7 @@ class HostConsumer(Consumer):
 
     def take_due(self) -> None:
         """Give the pool what the journal has for it, as far as there is room."""
-        room = self.pool.num_processes - len(state.reserved_requests)
+        room = self._room()
         if self._give is None or room <= 0 or not self._takes_work():
             return
         try:
@@ -110,6 +111,15 @@ class HostConsumer(Consumer):
         channel: Any = self.task_consumer.channel  # type: ignore[attr-defined]  # missing in the stubs
         for run_id, item in due:
             self._give(channel.from_journal(item), run_id)
+
+    def beat(self) -> None:
+        """Have the pulse tick; a worker that wants no work is not expected to ask for any."""
+        self.pulse.tick()
+        if self._room() <= 0 or not self._takes_work():
+            self.pulse.ask()
+
+    def _room(self) -> int:
+        return int(self.pool.num_processes) - len(state.reserved_requests)
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # wrong in the stubs
         """Leave Celery's events for the next `tick`: they are hints for Flower, and each publishing holds work up."""
@@ -122,13 +132,20 @@ class HostConsumer(Consumer):
         """Connect, trying often; Celery's own waits grow to 30 s."""
         failing = False
 
+        def still_trying() -> None:
+            self.pulse.breathe()
+            state.maybe_shutdown()  # end the wait when the worker is told to stop
+
         def on_error(exc: Exception, _interval: float) -> None:
             nonlocal failing
+            self.pulse.breathe()
             if not failing:
                 failing = True
                 log.warning("broker.lost", error=str(exc), next="running tasks go on; trying again until it is back")
 
-        connection = conn.ensure_connection(on_error, None, callback=_stop_if_asked, **_RECONNECT)
+        connection = conn.ensure_connection(on_error, None, callback=still_trying, **_RECONNECT)
+        self.pulse.breathe()
+        self.pulse.ask()
         if failing:
             log.info("broker.regained")
         self._on_connected()  # the broker may have lost our presence; do not wait for the next heartbeat
@@ -142,9 +159,14 @@ def end_worker(exc: Exception) -> None:
     state.should_stop = os.EX_IOERR  # type: ignore[assignment]  # the stubs know None only
 
 
-def _stop_if_asked() -> None:
-    """End the wait for the broker when the worker is told to stop."""
-    state.maybe_shutdown()
+def put_aside(guard: Guard, handover: Handover, item: bytes, problem: str) -> None:
+    """Take note of an item that is no message; where the journal cannot, the item stays and the worker ends."""
+    try:
+        guard.malformed(item, problem)
+    except JournalUnusable as exc:
+        end_worker(exc)
+    else:
+        handover.settle(item)
 
 
 class PulseStep(bootsteps.StartStopStep):
@@ -167,7 +189,7 @@ class PulseStep(bootsteps.StartStopStep):
             self._entry = None
 
     def act(self, consumer: HostConsumer) -> None:
-        consumer.pulse.tick()
+        consumer.beat()
 
 
 class DueStep(PulseStep):
@@ -203,4 +225,21 @@ def make_app(host: str, broker: Address, **channel_options: Any) -> Celery:
         worker_detect_quorum_queues=False,
         worker_send_task_events=True,
         worker_timer_precision=0.25,
+    )
+
+
+def make_worker(app: Celery, host: str, *, concurrency: int, listed: bool, **parts: Any) -> Any:
+    """Return Celery's worker on the host's queue; `parts` are those of `HostConsumer`."""
+    return app.Worker(
+        hostname=names.worker_node(host),
+        pool="threads",
+        concurrency=concurrency,
+        consumer_cls=partial(HostConsumer, **parts),
+        without_gossip=True,
+        without_mingle=True,
+        # Celery's own heartbeat and events, which are for Flower
+        without_heartbeat=not listed,
+        heartbeat_interval=10,  # Flower calls a worker offline after two of these
+        task_events=listed,
+        quiet=True,
     )

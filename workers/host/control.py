@@ -18,7 +18,7 @@ from redis.client import NEVER_DECODE
 from fleet import errors, logs, names
 from fleet.clock import BrokerClock
 from fleet.contracts import Risk
-from fleet.contracts.control import READER, CancelRun, ControlMessage
+from fleet.contracts.control import READER, ApproveRun, CancelRun, ControlMessage, DenyRun
 from fleet.security.identity import PrincipalIdentity
 from workers.host.own import Own
 
@@ -32,9 +32,18 @@ _PAGE = 200
 
 #: Above the longest honest word: the fleet's of whose credentials count, for some 100,000 principals. In bytes.
 _LARGEST = 4 * 1024 * 1024
+#: Above the longest honest word of a principal: an approval with its reason and credential. As it was signed it goes
+#: into a report, and to the vault (`contracts.secrets.SecretsWanted`), which take no more. In bytes.
+_LARGEST_OF_PRINCIPAL = 32 * 1024
 
 #: Acts upon one kind of `fleet.contracts.control` messages.
 Handler = Callable[[Any], object]
+#: Acts upon a principal's answer about a run that waits for approval; gets the item as it came, too.
+Decide = Callable[[ApproveRun | DenyRun, PrincipalIdentity, str], object]
+
+
+class _TooLarge(Exception):
+    """A word that is longer than an honest one."""
 
 
 class ControlList:
@@ -45,22 +54,26 @@ class ControlList:
         client: "redis.Redis",
         handlers: Mapping[str, Handler],
         *,
+        decide: Decide,
         own: Own,
         epoch: int,
         clock: BrokerClock,
         on_superseded: Callable[[int], None],
         on_refused: Callable[[bytes, str, str], None],
         pushed_by: Callable[[str], str | None] = lambda _run: None,
+        on_heard: Callable[[], None] = lambda: None,
     ) -> None:
-        """`pushed_by` tells whose a run is, where that is known here."""
+        """`pushed_by` tells whose a run is, where that is known here; `on_heard` is called when the broker answers."""
         self._client = client
         self._handlers = handlers
+        self._decide = decide
         self._own = own
         self._clock = clock
         self._key = names.control(own.host)
         self._epoch_key = names.epoch(own.host)
         self._on_refused = on_refused
         self._pushed_by = pushed_by
+        self._on_heard = on_heard
         self._epoch = epoch
         self._on_superseded = on_superseded
         self._stopping = threading.Event()
@@ -95,6 +108,7 @@ class ControlList:
                 # Moving the oldest item onto itself waits for one and leaves it where it is.
                 # Foreign bytes: a client that decodes would fail on them, and end this thread.
                 item = command("BLMOVE", self._key, self._key, "RIGHT", "RIGHT", _BLOCK_SECONDS, **{NEVER_DECODE: True})
+                self._on_heard()
                 if item is not None:
                     self.handle(item)
                     self._client.lrem(self._key, -1, item)
@@ -114,14 +128,15 @@ class ControlList:
                 raise errors.NotTrusted(f"{len(item):,} bytes, which are not read")
             text, principal = self._own.read_word(item)
             message = READER.validate_json(text)
-            if principal is not None:
-                self._require_right(principal, message)
-            handler = self._handlers[message.kind]
+            handler = self._handler(message, principal, item)
         except errors.NotTrusted as exc:
             self._refuse(item, "not_trusted", exc.message)
             return
         except errors.NotPermitted as exc:
             self._refuse(item, "not_permitted", exc.message)
+            return
+        except _TooLarge as exc:
+            self._refuse(item, "too_large", str(exc))
             return
         except (ValidationError, KeyError) as exc:  # a newer sender says more
             log.warning("control.unread", error=repr(exc)[:500], next="the message is dropped")
@@ -133,6 +148,18 @@ class ControlList:
         except Exception:
             log.exception("control.failed", kind=message.kind)
 
+    def _handler(self, message: ControlMessage, principal: PrincipalIdentity | None, item: bytes) -> Handler:
+        """Return who acts upon a message, where whoever says it may."""
+        if principal is not None:
+            if len(item) > _LARGEST_OF_PRINCIPAL:
+                raise _TooLarge(f"{len(item):,} bytes of a principal's, of which {_LARGEST_OF_PRINCIPAL:,} are read")
+            self._require_right(principal, message)
+        if not isinstance(message, ApproveRun | DenyRun):
+            return self._handlers[message.kind]
+        if principal is None:  # the control plane relays, and answers for nobody
+            raise errors.NotTrusted(f"{message.kind} is for a principal to say, by its own key")
+        return lambda decided: self._decide(decided, principal, item.decode())
+
     def _refuse(self, item: bytes, reason: str, detail: str) -> None:
         try:
             self._on_refused(item, reason, detail)
@@ -140,16 +167,22 @@ class ControlList:
             log.warning("control.unreported", reason=reason, error=str(exc), next="the message is dropped")
 
     def _require_right(self, principal: PrincipalIdentity, message: ControlMessage) -> None:
-        """Raise where a principal may not say that: it may end runs of hosts that it may push to, in its own name.
+        """Raise where a principal may not say that: it may end runs of hosts that it may push to, and answer for those
+        that wait for approval, in its own name.
 
-        One that may only look ends its own, as far as this host knows them; the control plane knows all.
+        One that may only look ends its own, as far as this host knows them; the control plane knows all. Whose
+        approval counts is looked at where the run is (`workers.host.parking`).
         """
         objection = self._own.trust.objection(principal, now=self._clock.now())
         if objection:
             raise errors.NotTrusted(f"the credential of {principal.name} is {objection}")
-        if not isinstance(message, CancelRun) or message.by != principal.name:
+        if not isinstance(message, CancelRun | ApproveRun | DenyRun) or message.by != principal.name:
             raise errors.NotPermitted(f"principal {principal.name} may not say {message.kind}")
         if not principal.may_address(self._own.identity):
             raise errors.NotPermitted(f"principal {principal.name} has nothing to say to this host")
-        if not principal.level.may(Risk.CHANGES) and self._pushed_by(message.run) != principal.name:
+        if (
+            isinstance(message, CancelRun)
+            and not principal.level.may(Risk.CHANGES)
+            and self._pushed_by(message.run) != principal.name
+        ):
             raise errors.NotPermitted(f"principal {principal.name} is {principal.level}, and the run another's")

@@ -17,7 +17,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._off: set[int] = set()
         self._stopping = False
@@ -36,7 +36,7 @@ class Deadlines:
         else:
             self.stopped.set()
 
-    def set(self, seconds: float, callback: Callable[[], None]) -> int:
+    def set(self, seconds: float, callback: Callable[[], object]) -> int:
         """Have `callback` called in so many seconds; return a number for `clear`."""
         number = next(self._numbers)
         due_at = time.monotonic() + seconds

@@ -2,6 +2,8 @@
 
 An attempt ends once; whoever comes second (a task that goes on after its time limit, say) changes nothing. After some
 endings another attempt follows: a retry that was asked for, or one that a crash made necessary.
+
+What came of an attempt at a governed contract (`session`) is reported with its end, in the same transaction.
 """
 
 import random
@@ -15,9 +17,12 @@ from fleet.clock import BrokerClock
 from fleet.contracts import Restart
 from fleet.contracts.control import CancelRun
 from fleet.contracts.reports import Kind
-from workers.host.journal import CRASHED_AND_HANDED_BACK, Claim, cancelled_meta, finish
+from fleet.contracts.verdicts import RunAs, SessionEnded, SessionStarted
+from workers.host.attempts import CRASHED_AND_HANDED_BACK, finish
+from workers.host.claim import Claim
 from workers.host.outbox import Outbox
 from workers.host.store import Store
+from workers.host.unbegun import cancelled_meta
 
 #: Attempts at a run that may end by a crash; then it is taken for the cause.
 MOST_CRASHES = 3
@@ -51,16 +56,38 @@ class Endings:
                 data={"step": step, "percent": percent},
             )
 
-    def succeed(self, claim: Claim, *, reply: dict[str, Any], duration_seconds: float) -> None:
+    def begin_session(self, claim: Claim, run_as: RunAs) -> None:
+        """Report what an attempt at a command is about to run."""
+        with self._store.transaction() as transaction:
+            self._outbox.add(
+                transaction,
+                Kind.SESSION_STARTED,
+                run_id=claim.run_id,
+                attempt=claim.attempt,
+                data=SessionStarted(run_as=run_as).model_dump(mode="json"),
+            )
+
+    def succeed(
+        self, claim: Claim, *, reply: dict[str, Any], duration_seconds: float, session: SessionEnded | None = None
+    ) -> None:
         """End a run with its reply."""
         self._end(
             claim,
             Kind.RUN_SUCCEEDED,
             {"reply": reply, "duration_seconds": duration_seconds},
             lambda date_done: results.success_meta(claim.run_id, reply, date_done=date_done),
+            session=session,
         )
 
-    def fail(self, claim: Claim, *, kind: str, message: str, duration_seconds: float) -> None:
+    def fail(
+        self,
+        claim: Claim,
+        *,
+        kind: str,
+        message: str,
+        duration_seconds: float,
+        session: SessionEnded | None = None,
+    ) -> None:
         """End an attempt with an error; another follows where the push asked for that and one is left."""
         if (due_at := self._next_due(claim)) is not None:
             self._follow(
@@ -69,31 +96,43 @@ class Endings:
                 outcome=Kind.RUN_RETRYING,
                 due_at=due_at,
                 data={"kind": kind, "message": message, "not_before": due_at, "duration_seconds": duration_seconds},
+                session=session,
             )
             return
-        self.fail_for_good(claim, kind=kind, message=message, duration_seconds=duration_seconds)
+        self.fail_for_good(claim, kind=kind, message=message, duration_seconds=duration_seconds, session=session)
 
-    def fail_for_good(self, claim: Claim, *, kind: str, message: str, duration_seconds: float) -> None:
+    def fail_for_good(
+        self,
+        claim: Claim,
+        *,
+        kind: str,
+        message: str,
+        duration_seconds: float,
+        session: SessionEnded | None = None,
+    ) -> None:
         """End a run with an error."""
         self._end(
             claim,
             Kind.RUN_FAILED,
             {"kind": kind, "message": message, "duration_seconds": duration_seconds},
             self._failure(claim, "failed", kind, message),
+            session=session,
         )
 
-    def cancel(self, claim: Claim, request: CancelRun) -> None:
+    def cancel(self, claim: Claim, request: CancelRun, *, session: SessionEnded | None = None) -> None:
         """End a run that was begun, because somebody asked for it."""
         self._end(
             claim,
             Kind.RUN_CANCELLED,
             {"by": request.by, "reason": request.reason, "begun": True},
             lambda date_done: cancelled_meta(claim.run_id, request, date_done=date_done),
+            session=session,
         )
 
-    def lose_track(self, claim: Claim, *, message: str) -> None:
+    def lose_track(self, claim: Claim, *, message: str, session: SessionEnded | None = None) -> None:
         """End a run as `unknown`: it began, and nobody can say whether it had its effect."""
-        self._end(claim, Kind.RUN_UNKNOWN, {"message": message}, self._failure(claim, "unknown", "unknown", message))
+        result = self._failure(claim, "unknown", "unknown", message)
+        self._end(claim, Kind.RUN_UNKNOWN, {"message": message}, result, session=session)
 
     def recover(self, claim: Claim, *, how: str) -> None:
         """Report that an attempt which a crash left behind is being looked into, or goes on."""
@@ -141,6 +180,7 @@ class Endings:
         due_at: float,
         data: dict[str, Any],
         recovered: bool = False,
+        session: SessionEnded | None = None,
     ) -> None:
         """End this attempt and write the next one down; the report is about the next one."""
         now = self._clock.now()
@@ -149,16 +189,27 @@ class Endings:
                 return
             transaction.execute(
                 "INSERT INTO journal (run_id, attempt, state, task, envelope, item, handed_over, recovered, "
-                "submitted_at, due_at, not_after, accepted_at) SELECT run_id, attempt + 1, 'accepted', task, envelope, "
-                "?, 1, ?, submitted_at, ?, not_after, ? FROM journal WHERE run_id = ? AND attempt = ?",
+                "submitted_at, due_at, not_after, verdict, approval, accepted_at) "
+                "SELECT run_id, attempt + 1, 'accepted', task, envelope, ?, 1, ?, submitted_at, ?, not_after, "
+                "verdict, approval, ? FROM journal WHERE run_id = ? AND attempt = ?",
                 (claim.item, int(recovered), due_at, now, claim.run_id, claim.attempt),
             )
+            self._add_session(transaction, claim, session)
             self._outbox.add(transaction, kind, run_id=claim.run_id, attempt=claim.attempt + 1, data=data)
 
-    def _end(self, claim: Claim, kind: Kind, data: dict[str, Any], result: Callable[[str], dict[str, Any]]) -> None:
+    def _end(
+        self,
+        claim: Claim,
+        kind: Kind,
+        data: dict[str, Any],
+        result: Callable[[str], dict[str, Any]],
+        *,
+        session: SessionEnded | None,
+    ) -> None:
         with self._store.transaction() as transaction:
             if self._finish(transaction, claim, kind, data) is None:
                 return
+            self._add_session(transaction, claim, session)
             self._outbox.add(
                 transaction,
                 kind,
@@ -167,6 +218,12 @@ class Endings:
                 data=data,
                 result=result(self._clock.iso()),
             )
+
+    def _add_session(self, transaction: sqlite3.Connection, claim: Claim, session: SessionEnded | None) -> None:
+        """Report what came of an attempt, before the report of its end: who sees that has seen this."""
+        if session is not None:
+            data = session.model_dump(mode="json")
+            self._outbox.add(transaction, Kind.SESSION_ENDED, run_id=claim.run_id, attempt=claim.attempt, data=data)
 
     def _finish(
         self, transaction: sqlite3.Connection, claim: Claim, outcome: str, answer: dict[str, Any] | None = None
@@ -190,8 +247,16 @@ class Endings:
         wait = min(retry.backoff_seconds * 2.0**failed, retry.backoff_max_seconds)
         # Jitter, so that many hosts that failed together do not come again together.
         due_at = self._clock.now() + wait * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        not_after = claim.envelope.not_after
+        not_after = self._not_after(claim)
         return None if not_after is not None and due_at > not_after else due_at
+
+    def _not_after(self, claim: Claim) -> float | None:
+        """Return until when an attempt at a run may be due: as its principal said, or whoever approved it."""
+        with self._store.transaction() as transaction:
+            row = transaction.execute(
+                "SELECT not_after FROM journal WHERE run_id = ? AND attempt = ?", (claim.run_id, claim.attempt)
+            ).fetchone()
+        return row[0] if row else claim.envelope.not_after
 
     def _crashes(self, claim: Claim) -> int:
         return self._count(claim, Interruption.CRASHED) + self._count(claim, CRASHED_AND_HANDED_BACK)

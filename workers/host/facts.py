@@ -12,8 +12,11 @@ from fleet.settings import Settings
 from workers.host.containers.engine import Engine
 
 
-def detect(settings: Settings, engine: Engine | None) -> Facts:
-    """Look around; no Engine, or one that does not answer, leaves `docker_version` empty."""
+def detect(settings: Settings, engine: Engine | None, *, takes_commands: bool) -> Facts:
+    """Look around; no Engine, or one that does not answer, leaves `docker_version` empty.
+
+    `takes_commands` is whether the host's owner has left commands and files to the fleet's policy.
+    """
     hostname = socket.gethostname()
     return Facts(
         hostname=hostname,
@@ -27,6 +30,7 @@ def detect(settings: Settings, engine: Engine | None) -> Facts:
         cpus=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         docker_version=_docker_version(engine),
+        shell=takes_commands,
     )
 
 

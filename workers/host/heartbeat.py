@@ -43,7 +43,9 @@ class HeartbeatWriter:
         running: Running,
         gate: Gate,
         clock: BrokerClock,
+        listed: bool,
     ) -> None:
+        """One that is not `listed` writes none, and measures the broker's clock all the same."""
         self._client = client
         self._host = host
         self._facts = facts
@@ -55,6 +57,11 @@ class HeartbeatWriter:
         self._running = running
         self._gate = gate
         self._clock = clock
+        self._listed = listed
+        #: whether a heartbeat of an earlier session may be there that is to go
+        self._leftover = not listed
+        #: the latest that was made; of a host that keeps to itself it is for its own eyes
+        self.last: Heartbeat | None = None
 
     def write(self) -> None:
         """Write one heartbeat; raises redis-py's errors within about a second when the broker is away."""
@@ -64,28 +71,32 @@ class HeartbeatWriter:
             pipe.llen(names.dead(self._host))
             broker_time, queue_length, dead_letters = pipe.execute()
         self._clock.measure(broker_time)
-        presence.mark(
-            self._client,
-            Heartbeat(
-                host=self._host,
-                at=self._clock.now(),
-                epoch=self._outbox.epoch,
-                version=self._facts.fleet_version,
-                address=self._facts.address,
-                port=self._facts.port,
-                pid=os.getpid(),
-                started_at=self._started_at,
-                loop_age_seconds=self._pulse.age(),
-                in_hand=len(self._running),
-                queue_length=queue_length,
-                outbox_length=self._outbox.backlog(),
-                recovering=self._journal.recovering(),
-                dead_letters=dead_letters,
-                availability=self._gate.availability,
-                docker_reachable=self._inventory.docker_reachable,
-                clock_skew_seconds=round(self._clock.skew(), 3),
-            ),
+        self._pulse.hear()
+        if self._leftover:
+            self.clear()
+            self._leftover = False
+        heartbeat = Heartbeat(
+            host=self._host,
+            at=self._clock.now(),
+            epoch=self._outbox.epoch,
+            version=self._facts.fleet_version,
+            address=self._facts.address,
+            port=self._facts.port,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            loop_age_seconds=self._pulse.age(),
+            in_hand=len(self._running),
+            queue_length=queue_length,
+            outbox_length=self._outbox.backlog(),
+            recovering=self._journal.recovering(),
+            dead_letters=dead_letters,
+            availability=self._gate.availability,
+            docker_reachable=self._inventory.docker_reachable,
+            clock_skew_seconds=round(self._clock.skew(), 3),
         )
+        if self._listed:
+            presence.mark(self._client, heartbeat)
+        self.last = heartbeat
 
     def clear(self) -> None:
         """Sign off: the host is offline at once, and not only when its key runs out."""

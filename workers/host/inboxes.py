@@ -11,12 +11,14 @@ from typing import Any
 import redis
 from redis.client import NEVER_DECODE
 
-from fleet import logs
+from fleet import logs, names
 from workers.host.store import Store
 
 log = logs.get(__name__)
 
 _KEY = "reconciled"
+#: Former sessions whose inboxes are looked into by a journal that remembers none.
+_FORMER = 1000
 
 
 class InboxMemory:
@@ -31,6 +33,11 @@ class InboxMemory:
         """Return the epoch of the oldest session whose inbox may hold something; None where nothing is known."""
         remembered = self._store.recall(_KEY)
         return int(remembered) if remembered else None
+
+    def former(self, host: str) -> tuple[str, ...]:
+        """Return the inboxes of former sessions that may hold something, the newest first."""
+        oldest = self.oldest() or max(1, self.epoch - _FORMER)
+        return tuple(names.inbox(host, old) for old in range(self.epoch - 1, oldest - 1, -1))
 
     def reconciled(self) -> None:
         """Remember that all inboxes before this session's are empty."""

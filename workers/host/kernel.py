@@ -1,14 +1,28 @@
 """Kernel: the calls of Linux that Python's library has no words for."""
 
 import ctypes
+import errno
 import os
 import resource
+from functools import cache
 from pathlib import Path
 
 #: Numbers of prctl(2) (linux/prctl.h).
 _SET_PDEATHSIG, _SET_NAME, _SET_CHILD_SUBREAPER = 1, 15, 36
 
+#: openat2(2): its number, the same on every machine (asm-generic/unistd.h), and its words (linux/openat2.h).
+_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+#: The kernel gives up (EAGAIN) where something is renamed while it follows a `..`; so often it is asked again.
+_MOST_TRIES = 100
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 def _prctl(option: int, argument: int | bytes) -> None:
@@ -80,3 +94,42 @@ def be_the_first_to_go() -> None:
 def boot() -> str:
     """Return an id of the time since this machine was started (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def open_beneath(directory: int, path: str) -> int:
+    """Return a descriptor (O_PATH) of what a relative path leads to; no step of the way leaves the directory.
+
+    Links are followed as far as they are relative and stay below. OSError: EXDEV where a link or `..` leads out of the
+    directory, ELOOP for a link of /proc that leads anywhere, or too many links, EAGAIN where names change all the time.
+    """
+    how = _OpenHow(flags=os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    number = errno.EAGAIN
+    for _ in range(_MOST_TRIES):
+        found: int = _syscall(
+            ctypes.c_long(_OPENAT2),
+            ctypes.c_int(directory),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if found >= 0:
+            return found
+        number = ctypes.get_errno()
+        if number not in {errno.EAGAIN, errno.EINTR}:
+            break
+    raise OSError(number, os.strerror(number), path)
+
+
+@cache
+def opens_beneath() -> bool:
+    """Say whether this kernel, and whatever filters calls to it, knows `open_beneath` (Linux 5.6)."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        os.close(open_beneath(root, "."))
+    except OSError as exc:
+        if exc.errno not in {errno.ENOSYS, errno.EPERM}:
+            raise
+        return False
+    finally:
+        os.close(root)
+    return True

@@ -16,6 +16,9 @@ from fleet.contracts.reports import Kind, Report
 from workers.host import kernel
 from workers.host.store import Store
 
+#: Characters of reports and results that are in memory at once, but for the last of them: those of commands are large.
+_MOST_AT_ONCE = 2 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Outgoing:
@@ -97,13 +100,19 @@ class Outbox:
         self.tell_urgently()
 
     def unsent(self, limit: int = 200) -> list[Outgoing]:
-        """Return the oldest reports that have not been handed to the broker."""
+        """Return the oldest reports that have not been handed to the broker, fewer where they are large."""
+        found: list[Outgoing] = []
+        size = 0
         with self._store.transaction() as transaction:
             rows = transaction.execute(
                 "SELECT epoch, seq, report, run_id, result FROM outbox WHERE sent = 0 ORDER BY epoch, seq LIMIT ?",
                 (limit,),
-            ).fetchall()
-        return [Outgoing(*row) for row in rows]
+            )
+            while size < _MOST_AT_ONCE and (row := rows.fetchone()):
+                found.append(Outgoing(*row))
+                size += len(found[-1].report) + len(found[-1].result or "")
+            rows.close()
+        return found
 
     def mark_sent(self, reports: list[Outgoing]) -> None:
         """Remember that the broker has these."""

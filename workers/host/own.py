@@ -76,6 +76,15 @@ class Own:
         coming = (KeyPair.read(offered.get_secret_value()).public,) if offered else ()
         return (self._key.public, *coming, *self._held.former_keys)
 
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return what nobody else may know: private keys and passwords at the broker, those to come as well."""
+        with self._lock:
+            held = self._held
+            keys = [key.get_secret_value() for key in (held.private_key, held.offered_key) if key]
+            passwords = [held.offered_password.get_secret_value()] if held.offered_password else []
+            passwords += [urlsplit(self.broker_url).password or "", self.login.get_credentials()[1]]
+        return tuple({text.encode() for text in (*keys, *passwords) if text})
+
     def sign_reports(self, reports: tuple[str, ...]) -> str:
         """Return reports as one item of the host's list."""
         return signing.sign_reports(self.host, reports, self._key)

@@ -6,8 +6,8 @@ The claim is in the journal before any effect, and so is what becomes of it afte
 its report. An error of any kind ends as `run.failed`, never as a run that nobody hears of again.
 
 Fleet's own contracts are performed on the pool's thread: all they do is call the Engine, and each call has its
-time-out. Those that are `attached` leave the pool's thread at once for one of their own (`workers.host.attached`).
-What packages bring is performed in a process of its own, which can be ended.
+time-out. Those that are `attached` leave the pool's thread at once for one of their own (`workers.host.attached`), and
+so do commands (`workers.host.commands`). What packages bring is performed in a process of its own, which can be ended.
 """
 
 import sqlite3
@@ -15,19 +15,24 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
-from celery import Celery, Task
-
 from fleet import canonical, errors, logs
-from fleet.contracts import AnyContract, Restart, registry
+from fleet.contracts import AnyContract, Restart
 from fleet.contracts.envelope import Limits
+from fleet.contracts.shell import RUN
+from fleet.contracts.verdicts import SessionEnded
+from workers.host import outcomes
 from workers.host.attached import MOST_ATTACHED, Attached
-from workers.host.children import Children, Job
+from workers.host.children import Children
+from workers.host.claim import Claim
+from workers.host.commands import MOST_COMMANDS, Commands, Governor
 from workers.host.deadlines import Deadlines
 from workers.host.endings import Endings
 from workers.host.handover import Handover, Superseded
-from workers.host.journal import Claim, Journal
+from workers.host.job import Job
+from workers.host.journal import Journal
 from workers.host.replies import MAX_ERROR_CHARACTERS, checked_reply
 from workers.host.run import HasDocker, Run
 from workers.host.running import EndRequest, Running, Why
@@ -37,6 +42,8 @@ from workers.host.streams import OwnPerformer, Streams
 log = logs.get(__name__)
 
 _MAYBE_AT_IT = "; the Engine may still be at it"
+_DISK_MAYBE_AT_IT = "; the file system may still be at it"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Pipeline:
@@ -57,7 +64,10 @@ class Pipeline:
         performers: Mapping[str, OwnPerformer],
         engine: HasDocker,
         on_unusable: Callable[[Exception], None],
+        governor: Governor | None = None,
+        commands: Commands | None = None,
     ) -> None:
+        """Without `commands` none is run on this host. The governor is asked once more about what somebody approved."""
         self._host = host
         self._journal = journal
         self._endings = endings
@@ -68,6 +78,9 @@ class Pipeline:
         self._children = children
         self._streams = streams
         self._attached = Attached()
+        self._governor = governor
+        self._commands = commands
+        self._beside = Attached(MOST_COMMANDS)
         self._performers = performers
         self._engine = engine
         self._on_unusable = on_unusable
@@ -88,13 +101,16 @@ class Pipeline:
             try:
                 self._handover.secure(run_id)
             except Superseded:
-                log.warning("run.superseded", run=run_id, next="it begins where its message is now")
+                log.warning("run.superseded", **claim.about, next="it begins where its message is now")
                 self._journal.disown(run_id)
                 return
+            self._require_approval(contract, claim)
             if contract.perform:
                 self._perform_in_child(contract, claim)
             elif contract.attached:
                 goes_on = self._attach(contract, claim)
+            elif contract.name == RUN.name:
+                goes_on = self._command(claim)
             else:
                 self._perform_here(contract, claim)
         except sqlite3.Error as exc:  # what becomes of the run cannot be written down; the next session decides
@@ -103,6 +119,19 @@ class Pipeline:
         finally:
             if not goes_on:
                 self._running.leave(run_id)
+
+    def _require_approval(self, contract: AnyContract, claim: Claim) -> None:
+        """End a run that somebody approved, and whose approval or principal counts no more; raises why.
+
+        What is governed is judged anew in any case, right before it is carried out.
+        """
+        if self._governor is None or contract.governed or not claim.approval:
+            return
+        try:
+            self._governor.grant(claim, contract, contract.parse(claim.arguments))
+        except errors.NotGranted as exc:
+            self._endings.fail_for_good(claim, kind=exc.kind, message=str(exc), duration_seconds=0.0)
+            raise
 
     def give_up(self, run_id: str, problem: str) -> None:
         """End a run that is in the journal and cannot be handed to the pool."""
@@ -119,15 +148,37 @@ class Pipeline:
         self._endings.fail(claim, kind="too_many_streams", message=message, duration_seconds=0.0)
         raise errors.TaskFailed(message, kind="too_many_streams")
 
+    def _command(self, claim: Claim) -> bool:
+        """Carry out a command, beside the pool where there is a place; return whether it goes on there."""
+        if self._commands is None:
+            message = "no command is run on this host"
+            record = outcomes.unheard(claim, "failed", detail=message)
+            self._endings.fail_for_good(
+                claim, kind="switched_off", message=message, duration_seconds=0.0, session=record
+            )
+            raise errors.NotGranted(message, kind="switched_off")
+        perform = partial(self._commands.perform, claim, self._run(claim))
+        if self._beside.start(claim.run_id, partial(self._beside_pool, claim, perform)):
+            return True
+        perform()
+        return False
+
     def _perform_beside(self, contract: AnyContract, claim: Claim) -> None:
+        self._beside_pool(claim, partial(self._perform_here, contract, claim))
+
+    def _beside_pool(self, claim: Claim, perform: Callable[[], None]) -> None:
         try:
-            self._perform_here(contract, claim)
+            perform()
         except errors.FleetError as exc:
-            log.info("run.failed", run=claim.run_id, task=claim.task, error=str(exc))
+            log.info("run.failed", **claim.about, error=self._masked(str(exc)))
         except sqlite3.Error as exc:
             self._on_unusable(exc)
         finally:
             self._running.leave(claim.run_id)
+
+    def _masked(self, text: str) -> str:
+        """Return a text without known secrets, as it goes on record; the worker's log is read by others, too."""
+        return self._governor.mask(text) if self._governor else text
 
     def _perform_here(self, contract: AnyContract, claim: Claim) -> None:
         started = time.monotonic()
@@ -137,21 +188,32 @@ class Pipeline:
         def took() -> float:
             return round(time.monotonic() - started, 6)
 
+        def record(
+            outcome: outcomes.Outcome, detail: str = "", reply: Mapping[str, Any] = _NOTHING
+        ) -> SessionEnded | None:
+            if not contract.governed:
+                return None
+            return outcomes.operation(claim, outcome, detail=detail, reply=reply, duration_seconds=took())
+
         def fail(kind: str, message: str) -> None:
-            self._endings.fail(claim, kind=kind, message=message[:MAX_ERROR_CHARACTERS], duration_seconds=took())
+            shown = self._masked(message) if contract.governed else message
+            text = shown[:MAX_ERROR_CHARACTERS]
+            outcome: outcomes.Outcome = "time_limit" if kind == "time_limit" else "failed"
+            self._endings.fail(claim, kind=kind, message=text, duration_seconds=took(), session=record(outcome, text))
 
         def end(request: EndRequest) -> None:
             # An ordinary call of the Engine cannot be called back; the run ends for whoever waits.
             if request.why is Why.CANCELLED and request.cancel:
                 run.end()
-                self._endings.cancel(claim, request.cancel)
+                self._endings.cancel(claim, request.cancel, session=record("cancelled"))
             elif contract.attached:
                 run.end()
                 self._settling.after_stop(claim, took())
 
         def be_late() -> None:
             run.end()
-            fail("time_limit", f"not done after {limit:g} s" + ("" if contract.attached else _MAYBE_AT_IT))
+            at_it = "" if contract.attached else _DISK_MAYBE_AT_IT if contract.governed else _MAYBE_AT_IT
+            fail("time_limit", f"not done after {limit:g} s{at_it}")
 
         self._running.begin(claim.run_id, end, attached=contract.attached)
         deadline = self._deadlines.set(limit, be_late)
@@ -164,14 +226,14 @@ class Pipeline:
                 fail(exc.kind if isinstance(exc, errors.TaskFailed) else exc.code, str(exc))
             raise
         except BaseException as exc:  # a performer may raise anything; its run must end all the same
-            log.exception("run.broken", run=claim.run_id, task=claim.task)
+            log.exception("run.broken", **claim.about)
             if not run.ended():
                 fail("internal_error", f"{type(exc).__name__}: {exc}")
             raise errors.TaskFailed(f"{type(exc).__name__}: {exc}", kind="internal_error") from exc
         finally:
             self._deadlines.clear(deadline)
         if not run.ended():  # else whoever ended it writes down how, there as here
-            self._endings.succeed(claim, reply=reply, duration_seconds=took())
+            self._endings.succeed(claim, reply=reply, duration_seconds=took(), session=record("done", reply=reply))
 
     def _run(self, claim: Claim) -> Run:
         envelope = claim.envelope
@@ -232,27 +294,3 @@ class Pipeline:
 
 def _limits(contract: AnyContract, claim: Claim) -> Limits:
     return claim.envelope.limits or Limits(hard_seconds=contract.limit.total_seconds())
-
-
-class HostTask(Task):  # type: ignore[type-arg]
-    """A contract as a Celery task of the host's side."""
-
-    ignore_result = True  # the outbox writes results, together with the journal
-    typing = False
-    #: errors that are outcomes, not surprises: Celery must not print their tracebacks
-    throws = (errors.FleetError,)
-
-    def __init__(self, contract: AnyContract, pipeline: Pipeline) -> None:
-        self.name = contract.name
-        self._contract = contract
-        self._pipeline = pipeline
-
-    def run(self, *_args: Any, **_arguments: Any) -> None:
-        # Arguments are read from the journal: what Celery made of them has been through its own hands.
-        self._pipeline.carry_out(self._contract, str(self.request.id))
-
-
-def register(app: Celery, pipeline: Pipeline) -> None:
-    """Register a Celery task for every contract known here."""
-    for contract in registry.known().values():
-        app.register_task(HostTask(contract, pipeline))

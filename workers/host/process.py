@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fleet import settings
+from fleet import environment
 
 #: The zygote's program. `-P`: a file `redis.py` in somebody's directory is not the library.
 _CODE = "import sys; from fleet import services; sys.exit(services.load('workers.host.zygote').main(*sys.argv[1:]))"
@@ -26,7 +26,7 @@ class Zygote:
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=settings.environment_for_tasks(),
+                env=environment.for_tasks(),
             )
 
     def hello(self, *, timeout: float) -> bytes | None:

@@ -5,9 +5,9 @@ A run is remembered for longer than its message may be on its way, `LONGEST_WAY_
 for a new run. What a run answered is kept for a day, in case somebody asks again.
 
 The age is told by the broker's clock, and a broker may lie. So the journal also keeps when the youngest run that it
-forgot was submitted, as its principal signed it, and takes nothing that was submitted before (`Journal.accept`): what
-ran never runs again, whatever the time is said to be. With a true clock nothing else is refused by that: what is on its
-way was submitted after all that is forgotten.
+forgot was submitted, as its principal signed it, and takes nothing that was submitted before (`Admissions.accept`):
+what ran never runs again, whatever the time is said to be. With a true clock nothing else is refused by that: what is
+on its way was submitted after all that is forgotten.
 """
 
 import sqlite3

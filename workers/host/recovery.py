@@ -18,10 +18,12 @@ import redis
 from redis.client import NEVER_DECODE
 
 from fleet import logs, names
+from fleet.contracts import shell
 from workers.host.children import Children, Found
+from workers.host.claim import Claim
 from workers.host.endings import Endings
 from workers.host.inboxes import restore
-from workers.host.journal import Claim, Journal
+from workers.host.journal import Journal
 from workers.host.running import EndRequest, Running, Why
 from workers.host.settling import Settling
 
@@ -60,7 +62,7 @@ class Recovery:
             untouched = each is None and claim.run_id in left and not superseded
             if (not_begun or untouched) and self._journal.unclaim(claim.run_id, certain=not_begun):
                 self._children.forget(claim.run_id, claim.attempt)
-                log.info("run.unclaimed", run=claim.run_id, next="it had not begun; it begins now")
+                log.info("run.unclaimed", **claim.about, next="it had not begun; it begins now")
             else:
                 self._take_up(claim, each)
         for each in found.values():
@@ -70,7 +72,7 @@ class Recovery:
     def _take_up(self, claim: Claim, found: Found | None) -> None:
         restart = self._settling.restart(claim)
         self._endings.recover(claim, how="spool" if found else restart.value)
-        log.warning("run.interrupted", run=claim.run_id, task=claim.task, next="spool" if found else restart.value)
+        log.warning("run.interrupted", **claim.about, next="spool" if found else restart.value)
         self._running.enter(claim.run_id)
         threading.Thread(target=self._settle, args=(claim, found), name=f"recover-{claim.run_id}", daemon=True).start()
 
@@ -87,14 +89,14 @@ class Recovery:
             request = self._running.requested(claim.run_id)
             if ending is None:
                 self._settling.by_contract(claim)
-            elif ending.kind != "stopped" or request is None:
+            elif ending.kind != "stopped" or request is None or claim.task == shell.RUN.name:
                 self._settling.by_ending(claim, ending, request)
             else:
                 return  # this session ended it because it stops itself; the next one decides
             if found:
                 self._children.forget(claim.run_id, claim.attempt)
         except Exception:  # whatever one run does, it is looked at again by the next session
-            log.exception("run.unrecovered", run=claim.run_id)
+            log.exception("run.unrecovered", **claim.about)
         finally:
             self._running.leave(claim.run_id)
 

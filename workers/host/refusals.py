@@ -1,19 +1,19 @@
 """Refusals: what a worker did not take is reported, and a copy is kept among the dead letters for whoever looks at it.
 
 What nobody has signed who may says nothing about the run that it names, so its report is of no run; one that was signed
-and is refused ends its run (`Journal.refuse`). Of a flood every refusal is counted, and not every one is written down:
+and is refused ends its run (`Unbegun.refuse`). Of a flood every refusal is counted, and not every one is written down:
 whoever can write to a list of this host could fill its disk and the audit otherwise.
 """
 
 import json
 import threading
-import time
 
 import redis
 
 from fleet import canonical, logs, names
 from fleet.clock import BrokerClock
 from fleet.contracts.reports import Kind
+from workers.host.allowance import Allowance
 from workers.host.outbox import Outbox
 
 log = logs.get(__name__)
@@ -42,15 +42,14 @@ class Refusals:
         self._host = host
         self._clock = clock
         self._lock = threading.Lock()
-        #: refusals that may be reported now, and when that was reckoned
-        self._allowance, self._reckoned_at = _AT_ONCE, time.monotonic()
+        self._allowance = Allowance(at_once=_AT_ONCE, a_second=_A_SECOND)
         self._unreported = 0
 
     def report(self, item: bytes, reason: str, detail: str, *, claimed: str = "") -> None:
         """Report an item of no run and bury it; `claimed` is the run that it says it is of. Raises sqlite3's errors."""
         with self._lock:
             unreported = self._unreported
-            if not self._is_allowed():
+            if not self._allowance.take():
                 self._unreported += 1
                 return
             self._unreported = 0
@@ -63,15 +62,6 @@ class Refusals:
             data["unreported_before"] = unreported
         self._outbox.report(Kind.MESSAGE_REFUSED, data)
         self.bury(item, reason, detail)
-
-    def _is_allowed(self) -> bool:
-        now = time.monotonic()
-        self._allowance = min(_AT_ONCE, self._allowance + (now - self._reckoned_at) * _A_SECOND)
-        self._reckoned_at = now
-        if self._allowance < 1.0:
-            return False
-        self._allowance -= 1.0
-        return True
 
     def bury(self, item: bytes, reason: str, detail: str) -> None:
         """Keep a copy; the report is what counts, so a broker that is away is no obstacle."""

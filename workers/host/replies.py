@@ -6,8 +6,6 @@ from typing import Any
 from fleet import errors
 from fleet.contracts import AnyContract
 
-#: Inline results travel through the broker and into the ledger.
-MAX_REPLY_BYTES = 256 * 1024
 #: Progress is sent this often at most.
 PROGRESS_INTERVAL_SECONDS = 1.0
 #: Messages of errors are for people; a page of one is enough.
@@ -26,6 +24,8 @@ def checked_reply(contract: AnyContract, reply: object) -> dict[str, Any]:
         size = len(json.dumps(data, allow_nan=False))
     except ValueError as exc:
         raise errors.TaskFailed(f"the reply of {contract.name} is no JSON ({exc})", kind="wrong_reply") from exc
-    if size > MAX_REPLY_BYTES:
-        raise errors.TaskFailed(f"the reply is {size:,} bytes; {MAX_REPLY_BYTES:,} are allowed", kind="reply_too_large")
+    if size > contract.largest_reply:
+        raise errors.TaskFailed(
+            f"the reply is {size:,} bytes; {contract.largest_reply:,} are allowed", kind="reply_too_large"
+        )
     return data

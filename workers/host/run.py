@@ -60,6 +60,14 @@ class Run:
             continue
         stream.say(name, text)
 
+    def wait_for_room(self, seconds: float) -> bool:
+        """Wait until more can be said without anything being dropped, so long at most; return whether it can."""
+        return self._output().wait_for_room(seconds)
+
+    def miss(self, lines: int, within: Mapping[str, bool]) -> None:
+        """Say that so many lines are missing here, and whether they left a stream within a line."""
+        self._output().miss(lines, within)
+
     def ended(self) -> bool:
         return self._ended.is_set()
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from fleet.contracts.control import CancelRun
-from workers.host.journal import Claim
+from workers.host.claim import Claim
 
 
 class Why(Enum):

@@ -10,9 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from fleet import clock, errors, logs
-from fleet.contracts import Reply, Restart, registry
+from fleet.contracts import Reply, Restart, registry, shell
+from fleet.contracts.verdicts import SessionEnded
+from workers.host import outcomes
+from workers.host.claim import Claim
 from workers.host.endings import Endings, Interruption
-from workers.host.journal import Claim
+from workers.host.replies import checked_reply
 from workers.host.running import EndRequest
 from workers.host.spool import Ending
 
@@ -21,6 +24,15 @@ log = logs.get(__name__)
 #: Between two looks at an Engine that does not answer, and how long it has to come back.
 _LOOK_AGAIN = timedelta(seconds=1)
 _ENGINE_BACK_WITHIN = timedelta(minutes=2)
+#: How a command ended that was not let go on: outcome of its session, kind of the failure, and why.
+_CUT_SHORT: Mapping[str, tuple[outcomes.Outcome, str, str]] = {
+    "time_limit": ("time_limit", "time_limit", "by its time limit"),
+    "cancelled": ("cancelled", "cancelled", "because somebody asked for it"),
+    "stopped": ("failed", "interrupted", "because the worker was stopped"),
+    "died": ("failed", "died", "and its supervisor does not say how"),
+}
+#: Processes that are named in one message.
+_MOST_NAMED = 20
 
 
 class Reconcile(Protocol):
@@ -40,20 +52,50 @@ class Settling:
         broker_clock: clock.BrokerClock,
         stopping: threading.Event,
         on_abandoned: Callable[[str], None],
+        kept: Callable[[str, int], bytes],
+        mask: Callable[[str], str],
     ) -> None:
-        """`on_abandoned` gets the ids of runs that could not be compared with the Engine and are over all the same."""
+        """`on_abandoned` gets the ids of runs that could not be compared with the Engine and are over all the same.
+
+        `kept` returns what is kept of a command's output, by run and attempt; `mask` hides known secrets.
+        """
         self._endings = endings
         self._reconcilers = reconcilers
         self._clock = broker_clock
         self._stopping = stopping
         self._on_abandoned = on_abandoned
+        self._kept = kept
+        self._mask = mask
+        #: one at a time: the outputs of sixty-four commands at once would fill the memory
+        self._settling_command = threading.Lock()
 
     def by_ending(self, claim: Claim, ending: Ending, request: EndRequest | None) -> None:
-        """Write down what the supervisor saw. `request` is what somebody asked of this run meanwhile."""
+        """Write down what the supervisor saw. `request` is what somebody asked of this run meanwhile.
+
+        A run that was to end, and of which something goes on that this worker may not end, is `unknown`: neither is it
+        over, nor may another attempt begin beside it.
+        """
+        if ending.left_running:
+            log.warning(
+                "run.out_of_reach",
+                **claim.about,
+                pids=list(ending.left_running),
+                next="they go on as another user; end them as root, or take what becomes another user off the policy",
+            )
+        if claim.task == shell.RUN.name:
+            with self._settling_command:
+                self._command(claim, ending, request)
+            return
         took = ending.duration_seconds
         match ending.kind:
             case "replied":
                 self._endings.succeed(claim, reply=ending.reply or {}, duration_seconds=took)
+            case "failed" if ending.left_running:
+                kind, message = ending.error or ("failed", "it failed without a word")
+                message = f"{message}; {_left(ending)}"
+                self._endings.fail_for_good(claim, kind=kind, message=message, duration_seconds=took)
+            case _ if ending.left_running:
+                self._endings.lose_track(claim, message=_not_ended(ending))
             case "cancelled" if request and request.cancel:
                 self._endings.cancel(claim, request.cancel)
             case "failed":
@@ -82,10 +124,9 @@ class Settling:
                 message = "the worker ended while it ran; ask again"
                 self._endings.fail(claim, kind="interrupted", message=message, duration_seconds=0.0)
             case Restart.UNKNOWN:
-                self._endings.lose_track(
-                    claim, message="the worker ended while it ran; whether it had its effect is not known"
-                )
-                log.warning("run.unknown", run=claim.run_id, task=claim.task, next="look before you run it again")
+                message = "the worker ended while it ran; whether it had its effect is not known"
+                self._endings.lose_track(claim, message=message, session=self._session(claim, message))
+                log.warning("run.unknown", **claim.about, next="look before you run it again")
 
     @staticmethod
     def restart(claim: Claim) -> Restart:
@@ -99,7 +140,7 @@ class Settling:
     def needs_supervisor(claim: Claim) -> bool:
         """Say whether its contract is carried out below a supervisor, so that without one it has not begun."""
         contract = registry.known().get(claim.task)
-        return contract is not None and bool(contract.perform)
+        return contract is not None and (bool(contract.perform) or contract.name == shell.RUN.name)
 
     def after_stop(self, claim: Claim, took: float) -> None:
         """Write down that the worker, which stops, has ended an attempt after so many seconds."""
@@ -111,6 +152,39 @@ class Settling:
             case Restart.UNKNOWN | Restart.FAIL:
                 message = f"ended after {took:.1f} s, because the worker was stopped"
                 self._endings.fail(claim, kind="interrupted", message=message, duration_seconds=took)
+
+    def _command(self, claim: Claim, ending: Ending, request: EndRequest | None) -> None:
+        """Write down how a command ended, and the record of its session with it."""
+        took = ending.duration_seconds
+        if ending.kind == "failed":  # nothing has run
+            kind, message = ending.error or ("failed", "it failed without a word")
+            message = self._mask(message)
+            record = outcomes.unheard(claim, "failed", detail=message, duration_seconds=took)
+            self._endings.fail_for_good(claim, kind=kind, message=message, duration_seconds=took, session=record)
+            return
+        said = outcomes.result(ending, self._kept(claim.run_id, claim.attempt))
+        if ending.kind == "exited":
+            reply = checked_reply(shell.RUN, said)
+            record = outcomes.session(claim, "exited", said, detail=_left(ending))
+            self._endings.succeed(claim, reply=reply, duration_seconds=took, session=record)
+        elif ending.left_running:
+            message = _not_ended(ending)
+            record = outcomes.session(claim, "unknown", said, detail=message)
+            self._endings.lose_track(claim, message=message, session=record)
+        elif ending.kind == "cancelled" and request and request.cancel:
+            record = outcomes.session(claim, "cancelled", said, detail=f"cancelled by {request.cancel.by}")
+            self._endings.cancel(claim, request.cancel, session=record)
+        else:
+            outcome, kind, why = _CUT_SHORT.get(ending.kind, _CUT_SHORT["died"])
+            message = f"ended after {took:.1f} s, {why}"
+            record = outcomes.session(claim, outcome, said, detail=message)
+            self._endings.fail(claim, kind=kind, message=message, duration_seconds=took, session=record)
+
+    @staticmethod
+    def _session(claim: Claim, detail: str) -> SessionEnded | None:
+        """Return the record of an attempt of which nothing is known, where its contract has one."""
+        contract = registry.known().get(claim.task)
+        return outcomes.unheard(claim, "unknown", detail=detail) if contract and contract.governed else None
 
     def _reconcile(self, claim: Claim) -> None:
         reconcile = self._reconcilers[claim.task]
@@ -140,3 +214,17 @@ class Settling:
             self._endings.run_again(claim, Interruption.CRASHED)
         else:
             self._endings.succeed(claim, reply=reply.model_dump(mode="json"), duration_seconds=0.0)
+
+
+def _not_ended(ending: Ending) -> str:
+    """Return what to say of an attempt that was to end, and has not ended altogether."""
+    _outcome, _kind, why = _CUT_SHORT.get(ending.kind, _CUT_SHORT["died"])
+    return f"it was to end after {ending.duration_seconds:.1f} s, {why}, and has not: {_left(ending)}"
+
+
+def _left(ending: Ending) -> str:
+    """Return what to say of the processes that go on; nothing where none do."""
+    if not (pids := ending.left_running):
+        return ""
+    named = ", ".join(map(str, pids[:_MOST_NAMED])) + (", …" if len(pids) > _MOST_NAMED else "")
+    return f"what goes on without a limit is another user's, which this worker may not end (process {named})"

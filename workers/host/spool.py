@@ -6,7 +6,8 @@
         ask        a FIFO: one byte asks the supervisor to end the run
         output     what the run wrote, first and last part; made by the supervisor, right before it starts the child
         progress   the latest progress, replaced as a whole
-        ending     how it ended; its room is taken at the beginning, it is synced and renamed before the lock is let go
+        ending     how it ended, one line, and behind it what is kept of a program's output; its room is taken at the
+                   beginning, it is synced and renamed before the lock is let go
 
 The worker takes the lock and hands the open file on, to the zygote and to the supervisor, so there is no moment at
 which an attempt that may still begin looks as if nobody had it. Without lock and `output`, nothing has begun, and
@@ -24,9 +25,11 @@ from typing import Any, Literal
 
 from fleet import errors
 from workers.host import kernel
+from workers.host.capture import Written
 
-#: What ends an attempt: it answered, it raised, a limit, somebody's wish, the worker's stop, or it died without a word.
-EndingKind = Literal["replied", "failed", "time_limit", "cancelled", "stopped", "died"]
+#: What ends an attempt: it answered, it raised, it was a program and ended by itself, a limit, somebody's wish, the
+#: worker's stop, or it died without a word.
+EndingKind = Literal["replied", "failed", "exited", "time_limit", "cancelled", "stopped", "died"]
 
 #: An ending holds a reply (256 KiB) or an error (4,000 characters), and the last of the output (2,000); JSON makes six
 #: bytes of a character at most. On a disk that has become full meanwhile there is room for it.
@@ -47,6 +50,10 @@ class Ending:
     signal: int | None = None
     #: the end of what it wrote
     output: str = ""
+    #: of a program: what is known of "stdout" and "stderr"; what is kept of them lies in the spool
+    written: dict[str, Written] | None = None
+    #: processes of it that are another user's, and go on, because the worker may not end them
+    left_running: tuple[int, ...] = ()
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -56,8 +63,13 @@ class Ending:
         """Return what `dump` wrote; raises ValueError for anything else."""
         try:
             fields = json.loads(data)
-            error = fields.pop("error")
-            return cls(**fields, error=None if error is None else (str(error[0]), str(error[1])))
+            error, written, left = fields.pop("error"), fields.pop("written", None), fields.pop("left_running", ())
+            return cls(
+                **fields,
+                error=None if error is None else (str(error[0]), str(error[1])),
+                written=written and {name: Written(**known) for name, known in written.items()},
+                left_running=tuple(map(int, left)),
+            )
         except (TypeError, KeyError, AttributeError, IndexError) as exc:
             raise ValueError("no ending") from exc
 
@@ -69,8 +81,8 @@ class Spool:
         self.path = path
 
     @classmethod
-    def make(cls, root: Path, run_id: str, attempt: int) -> "Spool":
-        """Make the directory of an attempt that is about to begin.
+    def make(cls, root: Path, run_id: str, attempt: int, *, keeps: int = 0) -> "Spool":
+        """Make the directory of an attempt that is about to begin, with room for so many bytes of output.
 
         Raises OSError, and `errors.LocalFault` where this very attempt still runs.
         """
@@ -85,7 +97,7 @@ class Spool:
             os.mkfifo(spool.path / "ask", 0o600)
             reserve = os.open(spool.path / ".ending", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(reserve, 0, _ENDING_BYTES)
+                os.posix_fallocate(reserve, 0, _ENDING_BYTES + keeps)
             finally:
                 os.close(reserve)
         except OSError:
@@ -135,14 +147,24 @@ class Spool:
     def ending(self) -> Ending | None:
         """Return how the attempt ended; None where that is not known, or not yet."""
         try:
-            return Ending.load((self.path / "ending").read_bytes())
+            with (self.path / "ending").open("rb") as file:
+                return Ending.load(file.readline())
         except (OSError, ValueError):
             return None
 
-    def end(self, ending: bytes) -> None:
+    def kept(self) -> bytes:
+        """Return what is kept of a program's output; nothing where it ended without a word."""
+        try:
+            with (self.path / "ending").open("rb") as file:
+                file.readline()
+                return file.read()
+        except OSError:
+            return b""
+
+    def end(self, ending: Ending, kept: bytes = b"") -> None:
         """Write down how it ended, into the room that was kept for it. Raises OSError."""
         with (self.path / ".ending").open("r+b") as file:
-            file.write(ending)
+            file.write(ending.dump() + b"\n" + kept)
             file.truncate()
             file.flush()
             os.fsync(file.fileno())

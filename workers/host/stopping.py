@@ -7,6 +7,7 @@ session goes on from there. The process always ends: a call that hangs cannot ho
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -21,21 +22,34 @@ log = logs.get(__name__)
 _END_WITHIN = timedelta(seconds=5)
 #: How long the rest of the process has to end by itself once nothing is in hand.
 _EXIT_WITHIN = timedelta(seconds=5)
+#: What a machine that is busy may take beyond all that.
+_LATE = timedelta(seconds=30)
 
 
 class Stopping:
     """Sees a session to its end, in a thread of its own."""
 
     def __init__(
-        self, running: Running, gate: Gate, *, grace: timedelta, wake: Callable[[], None], take_leave: Callable[[], Any]
+        self,
+        running: Running,
+        gate: Gate,
+        *,
+        grace: timedelta,
+        wake: Callable[[], None],
+        take_leave: Callable[[], Any],
+        on_begun: Callable[[], None] = lambda: None,
     ) -> None:
         self._running = running
         self._gate = gate
         self._grace = grace
         self._wake = wake
         self._take_leave = take_leave
+        self._on_begun = on_begun
         self._begun = threading.Event()
+        #: when it has to be over (monotonic), once it has begun
+        self._due: float | None = None
         self._hurry = threading.Event()
+        self._settled = threading.Event()
         self.over = threading.Event()
 
     def begin(self, *, grace: timedelta | None = None) -> None:
@@ -43,12 +57,40 @@ class Stopping:
         if self._begun.is_set():
             self._hurry.set()
             return
+        given = self._grace if grace is None else grace
+        self._due = time.monotonic() + (given + _END_WITHIN + _EXIT_WITHIN).total_seconds()
         self._begun.set()
         self._gate.close()
-        arguments = (self._grace if grace is None else grace,)
+        self._on_begun()
+        arguments = (given,)
         threading.Thread(target=self._run, args=arguments, name="stopping", daemon=True).start()
 
+    def begun(self) -> bool:
+        return self._begun.is_set()
+
+    def overdue_seconds(self) -> float:
+        """Return for how long it should have been over; 0 where it need not be yet."""
+        return 0.0 if self._due is None else max(0.0, time.monotonic() - self._due - _LATE.total_seconds())
+
+    def finish(self) -> None:
+        """Where a stop has begun, wait until what runs has finished or was ended.
+
+        Celery waits for its pool alone, and what runs beside it would end with the process.
+        """
+        if self._begun.is_set():
+            self._settled.wait()
+
     def _run(self, grace: timedelta) -> None:
+        try:
+            self._see_off(grace)
+        finally:
+            self._settled.set()
+        if not self.over.wait(_EXIT_WITHIN.total_seconds()):
+            # A thread is in a call of the Engine; its run is in the journal as begun.
+            self._take_leave()
+            os._exit(os.EX_OK)
+
+    def _see_off(self, grace: timedelta) -> None:
         self._wake()
         self._running.end_attached(EndRequest(Why.STOPPED))
         if in_hand := len(self._running):
@@ -57,10 +99,6 @@ class Stopping:
             log.warning("worker.hurried", running=len(self._running), next="what runs is ended; the next start goes on")
             self._running.end_all(EndRequest(Why.STOPPED))
             self._running.wait_empty(_END_WITHIN.total_seconds())
-        if not self.over.wait(_EXIT_WITHIN.total_seconds()):
-            # A thread is in a call of the Engine; its run is in the journal as begun.
-            self._take_leave()
-            os._exit(os.EX_OK)
 
     def _wait(self, grace: timedelta) -> bool:
         """Wait for what runs; False where its time is over, or a second signal came."""

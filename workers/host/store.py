@@ -20,14 +20,14 @@ from fleet import errors
 
 #: SQLite's application_id of a journal ("FLjr"), so that another program's file is recognised.
 APPLICATION_ID = 0x464C6A72
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE journal (
     run_id      TEXT NOT NULL,
     attempt     INTEGER NOT NULL,       -- 1, 2, 3 …; the highest is the current one
-    state       TEXT NOT NULL CHECK (state IN ('accepted', 'started', 'finished')),
+    state       TEXT NOT NULL CHECK (state IN ('awaiting', 'accepted', 'started', 'finished')),
     task        TEXT NOT NULL,
     envelope    TEXT NOT NULL,          -- contracts.envelope.Envelope as JSON
     item        TEXT,                   -- the queue item, byte for byte; NULL once the run has ended
@@ -36,6 +36,9 @@ CREATE TABLE journal (
     submitted_at REAL NOT NULL,         -- as the principal signed it; unix seconds
     due_at      REAL NOT NULL,          -- does not begin before; unix seconds by the broker's clock, as the following
     not_after   REAL,
+    approve_before REAL,                -- of a run that waits, or waited, for approval
+    verdict     TEXT,                   -- contracts.verdicts.Told as JSON, of a run that the policy was asked about
+    approval    TEXT,                   -- security.signing.SignedControl as JSON, of one that somebody approved
     accepted_at REAL NOT NULL,
     started_at  REAL,
     finished_at REAL,
@@ -73,6 +76,7 @@ class Store:
         self._sync_turn = threading.Lock()
         self._committed = self._synced = 0
         self._sync_failure = ""
+        self._trouble = ""
         self._after_commit: list[Callable[[], None]] = []
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -140,20 +144,30 @@ class Store:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.rollback()  # a COMMIT that failed may leave its transaction open
-                self._after_commit.clear()
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    self._connection.rollback()  # a COMMIT that failed may leave its transaction open
+                    self._after_commit.clear()
+                    raise
+            except sqlite3.OperationalError as exc:  # full, locked, or the disk fails
+                self._trouble = str(exc)
                 raise
+            self._trouble = ""
             self._committed += 1
             callbacks, self._after_commit = self._after_commit, []
         for callback in callbacks:
             callback()
         if durable:
             self.sync()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written, by the last try; empty while it can."""
+        return self._sync_failure or self._trouble
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once the running transaction is committed; if it is not, never."""

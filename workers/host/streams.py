@@ -81,6 +81,8 @@ class Streams:
         #: keys of streams of ended runs → until when the broker has them (monotonic), and their bytes; the oldest first
         self._ended: dict[str, tuple[float, int]] = {}
         self._news = threading.Event()
+        #: set when somebody waits until all is sent
+        self._urgent = threading.Event()
         self._stopping = threading.Event()
         self.stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
@@ -91,7 +93,7 @@ class Streams:
     def stop(self, *, timeout: timedelta = timedelta(seconds=2)) -> None:
         """Try once more to send what was said, then stop; the rest is lost, and so are its readers' gaps."""
         self._stopping.set()
-        self._news.set()
+        self._hurry()
         if self._thread.is_alive():
             self._thread.join(timeout.total_seconds())
         else:
@@ -99,17 +101,22 @@ class Streams:
 
     def open(self, run_id: str, attempt: int) -> Stream:
         """Return a new stream of an attempt at a run."""
-        stream = Stream(run_id, attempt, wake=self._news.set, now=self._clock.now)
+        stream = Stream(run_id, attempt, wake=self._news.set, hurry=self._hurry, now=self._clock.now)
         with self._lock:
             self._streams.append(stream)
         self._news.set()
         return stream
 
+    def _hurry(self) -> None:
+        self._urgent.set()
+        self._news.set()
+
     def _run(self) -> None:
         failing = False
         while True:
             self._news.wait(_ASK_SECONDS if self._open() else None)
-            self._stopping.wait(_GATHER_SECONDS)
+            self._urgent.wait(_GATHER_SECONDS)
+            self._urgent.clear()
             self._news.clear()
             last_try = self._stopping.is_set()
             try:

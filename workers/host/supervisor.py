@@ -3,9 +3,16 @@
 It starts the child, holds the time limits, listens to wishes, bounds the output, ends every descendant, and writes down
 how it all ended. It depends on nothing but its own process and the spool: no broker, no worker, no journal.
 
+The child performs a package's function, or becomes a program (`job["program"]`). What a program writes is masked, kept
+and passed on; of a function's output the last lines are.
+
 A reply that came counts, whatever was asked for meanwhile: it is what happened.
+
+Who is not root cannot end what has become another user's, as a listed `sudo` does. The supervisor does not wait for
+that: it goes on, and the ending says so.
 """
 
+import base64
 import contextlib
 import json
 import math
@@ -15,12 +22,16 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from workers.host import kernel
+from workers.host.capture import Capture
+from workers.host.descendants import end_descendants, kill
+from workers.host.live import Live
 from workers.host.output import Output
-from workers.host.replies import MAX_ERROR_CHARACTERS, PROGRESS_INTERVAL_SECONDS
-from workers.host.spool import Ending, EndingKind, Spool, checked_progress
+from workers.host.spool import Ending, EndingKind, Spool
+from workers.host.told import Told
 
 #: Wishes that come through the spool's FIFO.
 WISHES: Mapping[bytes, EndingKind] = {b"c": "cancelled", b"s": "stopped"}
@@ -28,14 +39,12 @@ WISHES: Mapping[bytes, EndingKind] = {b"c": "cancelled", b"s": "stopped"}
 SOFT_LIMIT_SIGNAL = signal.SIGUSR1
 #: How long processes have to end in order before they are killed.
 TERM_SECONDS = 3.0
+#: Nothing is written for so long: whoever reads along does not wait for more.
+_SETTLE_SECONDS = 0.3
 #: What asks the supervisor itself to end: the run is ended then, and that is written down.
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Held back while the child is forked, until each side has its own handlers.
 HELD_BACK = frozenset({*_STOPS, SOFT_LIMIT_SIGNAL})
-#: A line from the child holds a reply at most; a child that writes more in one is broken.
-_LONGEST_LINE = 1024 * 1024
-_LONGEST_STEP = 1000
-_PROGRESS = b'{"progress"'
 _CHUNK = 65536
 
 #: Runs the contract in the child: the job, and where it tells what became of it.
@@ -45,19 +54,21 @@ Perform = Callable[[Mapping[str, Any], int], NoReturn]
 class Supervisor:
     """Supervises one attempt, from the fork of its child to the end of its last descendant."""
 
-    def __init__(self, spool: Spool, job: Mapping[str, Any], perform: Perform, *, own: set[int]) -> None:
+    def __init__(
+        self, spool: Spool, job: Mapping[str, Any], perform: Perform, *, worker: socket.socket, own: set[int]
+    ) -> None:
         """`own` are descriptors that no child may keep. Raises OSError; nothing has begun then."""
-        self._spool = spool
         self._job = job
         self._perform = perform
         self._selector = selectors.DefaultSelector()
         self._ask = spool.open_ask()
         self._output = Output(spool.path / "output")
-        self._own = {*own, self._ask, self._output.descriptor, self._selector.fileno()}
-        self._line = b""
-        self._told: dict[str, Any] = {}
-        self._progress: bytes | None = None
-        self._progress_at = 0.0
+        self._own = {*own, worker.fileno(), self._ask, self._output.descriptor, self._selector.fileno()}
+        self._capture = Capture(map(base64.b64decode, job["secrets"])) if job["program"] else None
+        self.live = Live(worker)
+        #: where the child's output is read → of which stream it is
+        self._streams: dict[int, str] = {}
+        self._told = Told(spool)
         #: why it was ended, where it was
         self._why: EndingKind | None = None
         self._begun_at = time.monotonic()
@@ -65,40 +76,48 @@ class Supervisor:
         self._soft_at = math.inf if soft is None else self._begun_at + soft
         self._hard_at = self._begun_at + job["hard_seconds"]
         self._kill_at = math.inf
+        #: the child is another user's by now, and cannot be killed
+        self._is_out_of_reach = False
+        #: when of what was written last all is let go of that cannot be the beginning of a secret
+        self._settles_at = math.inf
         self._child = 0
+        #: of a program's output, what is kept
+        self.kept = b""
 
     def run(self) -> Ending:
         """Return how the attempt ended, once nothing of it is left."""
         for number in _STOPS:
             signal.signal(number, lambda *_: os.write(self._ask, b"s"))
-        output, report = self._start()
+        report = self._start()
         gone = os.pidfd_open(self._child)
         for descriptor, act in (
             (self._ask, self._hear),
-            (output, self._take_output),
+            *((output, self._take_output) for output in self._streams),
             (report, self._take_report),
             (gone, None),
         ):
             self._selector.register(descriptor, selectors.EVENT_READ, act)
         ended = False
-        while not ended:
+        while not (ended or self._is_out_of_reach):
             for key, _events in self._selector.select(self._act_in_time()):
                 if key.data is None:
                     ended = True
                 else:
                     key.data(key.fd)
-        _pid, status = os.waitpid(self._child, 0)
+        found, status = os.waitpid(self._child, 0 if ended else os.WNOHANG)
         took = round(time.monotonic() - self._begun_at, 6)
-        end_descendants()
-        for pipe, take in ((output, self._take_output), (report, self._take_report)):
+        left = end_descendants()
+        for pipe, take in (*((output, self._take_output) for output in self._streams), (report, self._take_report)):
             while pipe in self._selector.get_map() and take(pipe):
-                pass
-        self._tell_progress()
-        return self._ending(status, took)
+                if left:  # it may write for ever; this was all that a pipe holds
+                    break
+        self._told.tell_progress()
+        return replace(self._ending(status if found else None, took), left_running=left)
 
-    def _start(self) -> tuple[int, int]:
-        """Fork the child; return where its output and its reports are read."""
+    def _start(self) -> int:
+        """Fork the child; return where its reports are read."""
         output, written = os.pipe()
+        errors, wrong = os.pipe() if self._capture else (output, written)
         report, told = os.pipe()
         supervisor = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
@@ -108,19 +127,20 @@ class Supervisor:
                 kernel.die_with_parent(signal.SIGKILL)
                 os.setsid()
                 nothing = os.open(os.devnull, os.O_RDONLY)
-                for target, source in ((0, nothing), (1, written), (2, written)):
+                for target, source in ((0, nothing), (1, written), (2, wrong)):
                     os.dup2(source, target)
-                for descriptor in {output, report, written, nothing, *self._own}:
+                for descriptor in {output, errors, report, written, wrong, nothing, *self._own}:
                     os.close(descriptor)
                 if os.getppid() == supervisor:
                     self._perform(self._job, told)
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-        os.close(written)
-        os.close(told)
-        os.set_blocking(output, False)
-        os.set_blocking(report, False)
-        return output, report
+        for descriptor in {written, wrong, told}:
+            os.close(descriptor)
+        for descriptor in {output, errors, report}:
+            os.set_blocking(descriptor, False)
+        self._streams = {errors: "stderr", output: "stdout"}
+        return report
 
     def _act_in_time(self) -> float | None:
         """Do what is due; return the seconds until something else is, None where nothing will be."""
@@ -128,16 +148,26 @@ class Supervisor:
         if now >= self._soft_at:
             self._soft_at = math.inf
             if self._why is None:
-                os.kill(self._child, SOFT_LIMIT_SIGNAL)
+                with contextlib.suppress(PermissionError):
+                    os.kill(self._child, SOFT_LIMIT_SIGNAL)
         if now >= self._hard_at:
             self._end("time_limit")
         if now >= self._kill_at:
             self._kill_at = math.inf
             self._signal_group(signal.SIGKILL)
-        if self._progress and now >= self._progress_at:
-            self._tell_progress()
-        progress_at = self._progress_at if self._progress else math.inf
-        due = min(self._soft_at, self._hard_at, self._kill_at, progress_at)
+            self._is_out_of_reach = not kill(self._child)
+        if now >= self._told.due_at():
+            self._told.tell_progress()
+        if self._capture and now >= self._settles_at:
+            self._settles_at = math.inf
+            for name in self._streams.values():
+                self.live.add(name, self._capture.settle(name))
+        due = min(
+            *(self._soft_at, self._hard_at, self._kill_at, self._settles_at, self._told.due_at()),
+            now + self.live.pass_on(),
+        )
+        if self._is_out_of_reach:
+            return 0.0
         return None if due == math.inf else max(0.0, due - now)
 
     def _hear(self, ask: int) -> None:
@@ -153,46 +183,29 @@ class Supervisor:
             self._signal_group(signal.SIGTERM)
 
     def _signal_group(self, number: int) -> None:
-        """Signal the child, which has not been waited for, so its number is still its own, and its group."""
-        try:
-            os.killpg(self._child, number)
-        except ProcessLookupError:  # it was forked a moment ago and leads no group yet
-            os.kill(self._child, number)
+        """Signal the child, which has not been waited for, so its number is still its own, and its group.
+
+        Those of another user get nothing.
+        """
+        with contextlib.suppress(PermissionError):
+            try:
+                os.killpg(self._child, number)
+            except ProcessLookupError:  # it was forked a moment ago and leads no group yet
+                os.kill(self._child, number)
 
     def _take_output(self, pipe: int) -> bool:
         data = self._read(pipe)
-        self._output.add(data)
+        if self._capture:
+            self.live.add(self._streams[pipe], self._capture.add(self._streams[pipe], data))
+            self._settles_at = time.monotonic() + _SETTLE_SECONDS
+        else:
+            self._output.add(data)
         return bool(data)
 
     def _take_report(self, pipe: int) -> bool:
         data = self._read(pipe)
-        *lines, rest = (self._line + data).split(b"\n")
-        self._line = rest[:_LONGEST_LINE]
-        for line in lines:
-            if line.startswith(_PROGRESS):  # there may be very many; the latest is looked at, when it is due
-                self._progress = line
-            else:
-                self._note(line)
+        self._told.take(data)
         return bool(data)
-
-    def _note(self, line: bytes) -> None:
-        """Take note of a reply or an error. Anything else was written by user code into a descriptor not its own."""
-        try:
-            match json.loads(line, parse_constant=_refuse):
-                case {"reply": dict(reply)}:
-                    self._told = {"reply": reply}
-                case {"error": [str(kind), str(message)]}:
-                    self._told = {"error": (kind[:64], message[:MAX_ERROR_CHARACTERS])}
-        except (ValueError, RecursionError):
-            return
-
-    def _tell_progress(self) -> None:
-        if self._progress:
-            with contextlib.suppress(OSError, ValueError, KeyError, RecursionError):
-                step, percent = checked_progress(json.loads(self._progress)["progress"])
-                self._spool.tell_progress(step[:_LONGEST_STEP], percent)
-            self._progress = None
-            self._progress_at = time.monotonic() + PROGRESS_INTERVAL_SECONDS
 
     def _read(self, pipe: int) -> bytes:
         """Read what is there; at the end of a pipe, listen to it no more."""
@@ -204,17 +217,26 @@ class Supervisor:
             self._selector.unregister(pipe)
         return data
 
-    def _ending(self, status: int, took: float) -> Ending:
+    def _ending(self, status: int | None, took: float) -> Ending:
+        """Return how it ended; there is no `status` of a child that goes on."""
         said = self._output.close()
-        code = os.waitstatus_to_exitcode(status)
-        exit_status, number = (code, None) if code >= 0 else (None, -code)
-        if "reply" in self._told:
-            return Ending("replied", took, reply=self._told["reply"], exit_status=exit_status, output=said)
-        if self._why:
-            return Ending(self._why, took, exit_status=exit_status, signal=number, output=said)
-        if "error" in self._told:
-            return Ending("failed", took, error=self._told["error"], exit_status=exit_status, output=said)
-        return Ending("died", took, exit_status=exit_status, signal=number, output=said)
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        exit_status, number = (None, -code) if code is not None and code < 0 else (code, None)
+        ending = Ending("died", took, exit_status=exit_status, signal=number, output=said)
+        if self._told.reply is not None:
+            return replace(ending, kind="replied", reply=self._told.reply)
+        if self._told.error and (self._capture or not self._why):  # a program that was refused has not begun
+            return replace(ending, kind="failed", error=self._told.error)
+        if self._capture:
+            ending = self._captured(self._capture, replace(ending, kind="exited"))
+        return replace(ending, kind=self._why) if self._why else ending
+
+    def _captured(self, capture: Capture, ending: Ending) -> Ending:
+        """Return the ending with what is known of a program's output; keep the rest for the spool."""
+        for name in self._streams.values():
+            self.live.add(name, capture.end(name))
+        written, self.kept = capture.finish()
+        return replace(ending, written=written)
 
 
 def supervise(spool: Spool, worker: socket.socket, perform: Perform, *, lock: int) -> NoReturn:
@@ -228,41 +250,26 @@ def supervise(spool: Spool, worker: socket.socket, perform: Perform, *, lock: in
         kernel.let_go_of_standard_streams()  # they are the worker's, and whoever reads them waits for all holders
         with worker.makefile("rb") as said:
             job = json.loads(said.readline())  # half a line: the worker ended meanwhile, and nothing begins
-        ending = _supervised(spool, job, perform, own={lock, worker.fileno()}).dump()
+        ending, kept, last_words = _supervised(spool, job, perform, worker=worker, lock=lock)
         with contextlib.suppress(OSError):  # the disk is broken; the worker, if it lives, hears it all the same
-            spool.end(ending)
+            spool.end(ending, kept)
         with contextlib.suppress(OSError):  # the worker has gone; the next one reads the spool
-            worker.sendall(ending)
+            worker.sendall(last_words() + ending.dump() + b"\n")
     finally:
         os._exit(0)
 
 
-def _supervised(spool: Spool, job: Mapping[str, Any], perform: Perform, *, own: set[int]) -> Ending:
+def _supervised(
+    spool: Spool, job: Mapping[str, Any], perform: Perform, *, worker: socket.socket, lock: int
+) -> tuple[Ending, bytes, Callable[[], bytes]]:
+    """Return how it ended, what is kept of its output, and what sends the last of that."""
     try:
-        supervisor = Supervisor(spool, job, perform, own=own)
+        supervisor = Supervisor(spool, job, perform, worker=worker, own={lock})
     except OSError as exc:
-        return Ending("failed", 0.0, error=("local_fault", f"the spool cannot be written ({exc})"))
+        return Ending("failed", 0.0, error=("local_fault", f"the spool cannot be written ({exc})")), b"", bytes
     try:
-        return supervisor.run()
+        return supervisor.run(), supervisor.kept, supervisor.live.finish
     except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may be left running without its supervisor
         end_descendants()
-        return Ending("failed", 0.0, error=("internal_error", f"its supervisor broke: {type(exc).__name__}: {exc}"))
-
-
-def end_descendants(*, but: frozenset[int] = frozenset()) -> None:
-    """Kill all children, again and again: what they leave behind comes to their subreaper, to us.
-
-    `but` are spared.
-    """
-    while pids := [pid for pid in kernel.children() if pid not in but]:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in pids:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-
-
-def _refuse(constant: str) -> NoReturn:
-    """Be what reads NaN and Infinity, which no other reader of JSON takes."""
-    raise ValueError(constant)
+        problem = f"its supervisor broke: {type(exc).__name__}: {exc}"
+        return Ending("failed", 0.0, error=("internal_error", problem)), b"", supervisor.live.finish

@@ -20,6 +20,7 @@ from fleet import canonical, logs
 from fleet.broker import tls
 from fleet.broker.channel import MAX_MESSAGE_BYTES, SharedClient
 from workers.host.inboxes import put_back, restore
+from workers.host.pulse import Pulse
 
 log = logs.get(__name__)
 
@@ -60,6 +61,7 @@ class Channel(SharedClient, kombu_redis.Channel):
     link: "redis.Redis"
     #: says user and password at each new connection
     login: "redis.CredentialProvider"
+    pulse: Pulse
 
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
@@ -70,6 +72,7 @@ class Channel(SharedClient, kombu_redis.Channel):
         "takes_work",
         "link",
         "login",
+        "pulse",
     )
 
     #: set by kombu's __init__
@@ -111,6 +114,8 @@ class Channel(SharedClient, kombu_redis.Channel):
                 raise
         finally:
             self._in_poll = None
+        self.pulse.ask()
+        self.pulse.hear()
         if item is None:
             raise Empty
         self._hand_over(item)

@@ -4,8 +4,8 @@ A fresh interpreter would need a third of a second for every run; a fork needs m
 from the worker, which has many threads.
 
 What a killed supervisor leaves behind comes to the zygote, which kills it, and keeps the lock of the spool until then:
-a free lock means that nothing of the attempt runs any more. So it stays until its last supervisor has ended, also when
-its worker is gone.
+a free lock means that nothing of the attempt runs any more, but for what has become another user's, which nobody but
+root can end. So it stays until its last supervisor has ended, also when its worker is gone.
 """
 
 import contextlib
@@ -23,9 +23,10 @@ from typing import Any, NoReturn
 
 from fleet import errors
 from fleet.contracts import registry
-from workers.host import kernel, performing
+from workers.host import executing, kernel, performing
+from workers.host.descendants import end_descendants
 from workers.host.spool import Spool
-from workers.host.supervisor import Perform, end_descendants, supervise
+from workers.host.supervisor import Perform, supervise
 from workers.host.tasks.packages import performer
 
 #: What it says when it has imported everything; anything else is what is wrong.
@@ -41,7 +42,8 @@ def main(control: str, docker_url: str, memory_bytes: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when its worker does
     worker = socket.socket(fileno=int(control))
-    import_module("workers.host.containers.engine")  # a fifth of a second, for every run that uses it
+    if any(contract.perform for contract in registry.known().values()):
+        import_module("workers.host.containers.engine")  # a fifth of a second, for every run that uses it
     problem = _problem()
     worker.sendall(problem.encode() or READY)
     if problem:
@@ -110,7 +112,10 @@ class Zygote:
         return True
 
     def _bury(self) -> None:
-        """Take note of supervisors that have ended; kill what they left; then let go of their locks."""
+        """Take note of supervisors that have ended; kill what they left; then let go of their locks.
+
+        What is another user's by then goes on: whoever waited for it would wait for as long as it likes.
+        """
         with contextlib.suppress(ChildProcessError):
             while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
                 if pid in self._supervisors:
@@ -121,6 +126,8 @@ class Zygote:
 
 
 def _perform(job: Mapping[str, Any], pipe: int, *, docker_url: str, memory_bytes: int) -> NoReturn:
+    if job["program"]:
+        executing.child(job, pipe=pipe)
     performing.child(job, docker_url=docker_url, memory_bytes=memory_bytes, pipe=pipe)
 
 

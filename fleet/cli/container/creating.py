@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from fleet import errors
-from fleet.cli import invocation, outcomes, render, selection, shapes, tables
+from fleet import errors, shapes
+from fleet.cli import invocation, outcomes, render, selection, tables
 from fleet.cli.container import flags, pushing
 from fleet.cli.grammar import Command
 

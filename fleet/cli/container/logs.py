@@ -44,8 +44,9 @@ def command(
     """Print what a container has said, on one host or several.
 
     What it said on standard error goes there. With several hosts each line begins with its host. Who reads too slowly,
-    or follows a container that says more than half a megabyte a second, is told how many lines were dropped. On a
-    terminal characters that could move or recolor it are escaped; a pipe gets them as they are.
+    or follows a container that says more than half a megabyte a second for long, is told how many lines were dropped,
+    and where; a line of which only a part came has "…" in place of the rest. On a terminal characters that could move
+    or recolor it are escaped; a pipe gets them as they are.
     """
     from fleet.client import Fleet
     from fleet.contracts.container_output import LOGS

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, outcomes, selection
+from fleet.cli import approving, invocation, outcomes, selection
 from fleet.cli.push import recorded
 from fleet.cli.types import DURATION
 
@@ -45,10 +45,12 @@ def carry_out(
     contract.parse(arguments)
     with Fleet(invocation.current().settings()) as fleet:
         selection.confirm(f"Push {contract.name} to", fleet.targets(**where), all_hosts=all_hosts)
-        batch = fleet.push(contract, **where, arguments=dict(arguments))
-        if no_wait:
-            return recorded(fleet, batch, tell=lambda: outcomes.tell_pushed(batch))
-        return outcomes.tell_ended(batch, timeout=timeout, brief=brief)
+        with approving.announced(fleet, contract) as waits:
+            batch = fleet.push(contract, **where, arguments=dict(arguments))
+            if no_wait:
+                return recorded(fleet, batch, tell=lambda: outcomes.tell_pushed(batch))
+            waits.start(batch.run_ids)
+            return outcomes.tell_ended(batch, timeout=timeout, brief=brief)
 
 
 def state(reply: Mapping[str, Any]) -> str:

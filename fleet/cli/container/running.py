@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import errors
-from fleet.cli import attending, invocation, lines, render, selection
+from fleet.cli import approving, attending, invocation, lines, render, selection
 from fleet.cli.container import creating
 from fleet.cli.grammar import Command
+from fleet.cli.ours import OURS, ours
 from fleet.cli.tables import Column
 
 if TYPE_CHECKING:
     from fleet.client import Fleet, Outcome
     from fleet.contracts import AnyContract
 
-#: What `docker run` exits with where the trouble is not the container's.
-_OURS = 125
 _STARTED = (
     Column(heading="HOST", value=lambda row: row["host"]),
     Column(
@@ -72,15 +71,17 @@ def command(
     if dry_run:
         ctx.exit(creating.tell_checked(arguments["spec"], hosts=hosts, selectors=selectors, all_hosts=all_hosts))
     where = selection.where(hosts, selectors, all_hosts=all_hosts)
-    with _ours(), Fleet(invocation.current().settings()) as fleet:
+    with ours(), Fleet(invocation.current().settings()) as fleet:
         selection.confirm("Run a container on", fleet.targets(**where), all_hosts=all_hosts)
-        batch = fleet.push(containers.CREATE, **where, arguments=arguments)
-        started = attending.ended(batch)
+        with approving.announced(fleet, containers.CREATE) as waits:
+            batch = fleet.push(containers.CREATE, **where, arguments=arguments)
+            waits.start(batch.run_ids)
+            started = attending.ended(batch)
         failure = attending.tell_failures(batch, started)
         there = {outcome.host: outcome.reply["container"]["docker_id"] for outcome in started if outcome.reply}
         if detach:
             _tell_started(started)
-            ctx.exit(_OURS if failure else 0)
+            ctx.exit(OURS if failure else 0)
         ended: list[Outcome] = []
         with _removed_after(fleet, there, ended) if removes else nullcontext():
             try:
@@ -91,19 +92,7 @@ def command(
                 )
                 raise
             ended += _on_each(fleet, containers.WAIT, there, {})
-        ctx.exit(_OURS if failure else _code(ended))
-
-
-@contextmanager
-def _ours() -> Iterator[None]:
-    """Have Fleet's own troubles exit with a code that is no container's."""
-    try:
-        yield
-    except errors.UsageError:
-        raise
-    except errors.FleetError as exc:
-        exc.exit_code = _OURS
-        raise
+        ctx.exit(OURS if failure else _code(ended))
 
 
 @contextmanager

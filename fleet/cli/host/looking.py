@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.cli import invocation, render, shapes, tables, types, when
+from fleet import shapes
+from fleet.cli import invocation, render, tables, types, when
 from fleet.cli.grammar import Command
 from fleet.cli.tables import Column
 from fleet.cli.types import HOST_ID, SELECTOR
@@ -21,6 +22,8 @@ def _standing(host: tables.Record) -> str:
 def _takes(host: tables.Record) -> str | None:
     return None if host["availability"] == "active" else str(host["availability"])
 
+
+_SHELL: dict[bool | None, str] = {True: "by the fleet's policy", False: "switched off by the host's owner"}
 
 _COLUMNS = (
     Column(heading="HOST", value=lambda host: host["id"]),
@@ -42,7 +45,9 @@ _COLUMNS = (
     examples=("fleet host list", "fleet host list -l env=prod --presence online", "fleet host list -o json"),
 )
 @click.option("-l", "--label", "selectors", type=SELECTOR, multiple=True, help="Only hosts with this label.")
-@click.option("--presence", type=click.Choice(["online", "stale", "offline"]), help="Only hosts in this presence.")
+@click.option(
+    "--presence", type=click.Choice(["online", "stale", "offline", "unlisted"]), help="Only hosts in this presence."
+)
 def list_(*, selectors: tuple[dict[str, str], ...], presence: str | None) -> None:
     """List the hosts: who is enrolled, and who is here now."""
     from fleet import inventory
@@ -107,6 +112,7 @@ def _rows(host: tables.Record) -> list[tuple[str, Any]]:
         ("Memory", _size(facts.get("memory_bytes"))),
         ("Docker", facts.get("docker_version")),
         ("Fleet", facts.get("fleet_version")),
+        ("Commands and files", _SHELL.get(facts.get("shell"))),
         ("Tasks in hand", beat.get("in_hand")),
         ("Tasks waiting", beat.get("queue_length")),
         ("Recovering", beat.get("recovering")),

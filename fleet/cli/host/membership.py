@@ -2,7 +2,6 @@
 
 import click
 
-from fleet import names
 from fleet.cli import invocation, render, tables, types
 from fleet.cli.grammar import Command
 from fleet.cli.types import HOST_ID
@@ -15,16 +14,14 @@ from fleet.cli.types import HOST_ID
 @click.argument("words", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
 def label(host_id: str, words: tuple[str, ...]) -> None:
     """Set labels of a host (KEY=VALUE), or remove them (KEY-)."""
-    from fleet import audit, errors, inventory, members
+    from fleet import errors, members
 
     to_set, to_remove = types.changes(words)
     settings = invocation.current().settings()
     with invocation.database(settings, write=True) as session:
-        row = inventory.set_labels(session, host_id, to_set, to_remove)
-        labels = dict(row.labels)
-        changed = {"set": to_set, "removed": sorted(to_remove), "labels": labels}
-        actor = names.principal_sender(settings.resolved_principal)
-        audit.record(session, event="host.labeled", actor=actor, host_id=host_id, data=changed)
+        labels = members.set_labels(
+            session, host_id, to_set=to_set, to_remove=to_remove, by=settings.resolved_principal
+        )
     try:
         with invocation.control_plane(settings) as control:
             members.announce_host(control.session, control.client, control.ring, host_id)

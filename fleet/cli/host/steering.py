@@ -59,7 +59,7 @@ def _set_availability(
     deadline: timedelta | None = None,
 ) -> list[str]:
     from fleet import availability, inventory
-    from fleet.contracts.hosts import Availability
+    from fleet.contracts.hosts import Availability, is_unlisted
 
     if bool(host_ids) == bool(selectors):
         raise click.UsageError("name hosts, or labels with -l: one of the two")
@@ -77,6 +77,9 @@ def _set_availability(
                 by=settings.resolved_principal,
                 deadline=deadline,
             )
+        unseen = [host_id for host_id in chosen if is_unlisted(inventory.host(control.session, host_id).facts)]
+    if unseen:
+        render.say(f"unlisted, so nobody sees when they obey and are idle: {', '.join(unseen)}")
     records = [{"id": host_id, "availability": wanted} for host_id in chosen]
     columns = (
         Column(heading="HOST", value=lambda host: host["id"]),

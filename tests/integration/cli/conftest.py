@@ -1,4 +1,4 @@
-"""The command line as people run it: `python -m fleet` as a process, on a real broker and database."""
+"""The command line as people run it: `fleet` as a process, on a real broker and database."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from fleet import credentials, db
 from tests import factories
+from tests.services import forks
 from tests.services.broker import Broker
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +43,8 @@ class Cli:
     """Runs `fleet` with an environment of its own."""
 
     environment: dict[str, str] = field(default_factory=dict)
+    #: whether a command that is waited for is a fork, see `tests.services.forks`, or an interpreter's start
+    forked: bool = True
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "fleet", *words]
@@ -51,17 +54,21 @@ class Cli:
         return {**inherited, "PYTHONPATH": str(ROOT), **self.environment, **more}
 
     def __call__(self, *words: str, stdin: str = "", cwd: Path | None = None, **environment: str) -> Result:
-        done = subprocess.run(
-            self.command(*words),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-            cwd=cwd or self.environment["FLEET_STATE_DIR"],
-            env=self.environ(**environment),
-        )
+        variables, directory = self.environ(**environment), cwd or self.environment["FLEET_STATE_DIR"]
+        if self.forked:
+            done = forks.run(words, env=variables, cwd=directory, stdin=stdin)
+        else:
+            done = subprocess.run(
+                self.command(*words),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=120,
+                check=False,
+                cwd=directory,
+                env=variables,
+            )
         assert "Traceback" not in done.stderr, done.stderr
         return Result(done.returncode, done.stdout, done.stderr)
 

@@ -16,7 +16,7 @@ from tests.services.registry import Registry
 from tests.services.system import System
 from tests.services.waiting import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180), pytest.mark.xdist_group("fleet_of_three")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("fleet_of_three")]
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_worker_that_stops_does_not_wait_for_whoever_follows(
     assert following.stdout.readline() == "one\n"
     edge_8 = fleet_of_three.parts[2]
     try:
-        assert edge_8.stop(timeout=20) == 0  # the grace period is 30 s
+        assert edge_8.stop(timeout=25) == 0  # the grace period is 30 s
     finally:
         fleet_of_three.start_worker("edge-8", FLEET_DOCKER_URL=docker_engine.url)  # for the other tests
     _, err = following.communicate(timeout=30)

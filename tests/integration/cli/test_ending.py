@@ -37,8 +37,9 @@ def push(cli: Cli, name: str, log: Path, *words: str, seconds: float = 0.0) -> s
     arguments = ("--arg", f"log={log}", "--arg", f"seconds={seconds}")
     pushed = cli("push-task", f"offered.{name}", "--host", "edge-7", *arguments, *words, "-o", "id")
     assert pushed.code == 0, pushed.err
-    assert "not recorded" not in pushed.err
-    return pushed.out.strip()
+    run = pushed.out.strip()
+    until(lambda: cli("task", "show", run).code == 0 if "not recorded" in pushed.err else True)
+    return run
 
 
 def state(cli: Cli, run: str) -> str:
@@ -47,7 +48,7 @@ def state(cli: Cli, run: str) -> str:
 
 def test_a_running_task_is_cancelled_and_one_that_has_ended_stays_as_it_ended(fleet: Cli, log: Path) -> None:
     run = push(fleet, "tidy", log, seconds=600)
-    until(log.exists)
+    until(lambda: log.exists() and log.read_text())
     done = fleet("task", "cancel", run, "--reason", "wrong host", "--wait", "--timeout", "30s", "--json")
     assert done.code == 0
     [ended] = done.json["runs"]
@@ -114,7 +115,7 @@ def test_a_paused_host_takes_nothing_until_it_is_resumed(fleet: Cli, log: Path) 
 
 def test_draining_waits_for_what_runs_and_cancels_what_is_left_at_the_deadline(fleet: Cli, log: Path) -> None:
     run = push(fleet, "tidy", log, seconds=600)
-    until(log.exists)
+    until(lambda: log.exists() and log.read_text())
     patient = fleet("host", "drain", "edge-7", "--wait", "--timeout", "1s")
     assert patient.code == 124
     assert "edge-7 (1)" in patient.err

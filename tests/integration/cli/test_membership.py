@@ -9,7 +9,8 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from fleet import audit, credentials, db, inventory, keyring, names
+from fleet import audit, credentials, db, inventory, keyring, names, runs
+from fleet.models import Principal
 from fleet.security import signing
 from fleet.security.trust import Trust
 from tests import factories
@@ -230,3 +231,46 @@ def test_a_host_is_put_out_with_all_that_waits_for_it(
     with db.session(ledger, write=False) as session:
         assert len(audit.events(session, event="host.revoked", after_id=0)) == 1
         assert keyring.everything(session)
+
+
+def test_what_a_principal_may_approve_is_said_when_it_is_made_and_changed_later(
+    cli: Cli, client: "redis.Redis", ledger: Engine
+) -> None:
+    made = cli("principal", "create", "bob", "--level", "student", "--approves", "executes,reads", "--json")
+    assert made.json["approves"] == ["reads", "executes"]
+    assert published(client, "bob").approves == {"reads", "executes"}
+    assert cli("principal", "show", "bob", "--json").json["approves"] == ["reads", "executes"]
+    assert "reads,executes" in cli("principal", "list").out
+    changed = cli("principal", "set-approves", "bob", "all", "--json")
+    assert changed.json["approves"] == ["reads", "changes", "destroys", "executes"]
+    assert len(published(client, "bob").approves) == 4
+    none = cli("principal", "set-approves", "bob", "none")
+    assert "bob may approve nothing from now on" in none.err
+    cli("principal", "set-level", "bob", "intern", "--approves", "reads")
+    assert (published(client, "bob").level, published(client, "bob").approves) == ("intern", {"reads"})
+    assert cli("principal", "create", "eve", "--level", "autonomous", "--json").json["approves"] == []
+    wrong = cli("principal", "set-approves", "bob", "reads,looks")
+    assert wrong.code == 2
+    assert "'looks' is no risk; write some of reads, changes, destroys, executes with commas" in wrong.error
+
+
+def test_the_record_of_a_principal_stands_beside_its_level(cli: Cli, ledger: Engine) -> None:
+    cli("principal", "create", "bob", "--level", "student")
+    assert "it has pushed nothing yet" in cli("principal", "show", "bob").out
+    run = names.new_run_id("edge-1")
+    with db.session(ledger) as session:
+        runs.apply_many(session, [factories.queued(run, by="bob"), *factories.life(run)])
+    shown = cli("principal", "show", "bob").out
+    assert "1 (1 succeeded)" in shown
+    raised = cli("principal", "set-level", "bob", "intern")
+    assert "1 (1 succeeded)" in raised.out
+    assert "bob is intern from now on" in raised.err
+    assert cli("principal", "show", "bob", "--json").json["record"]["succeeded"] == 1
+
+
+def test_the_first_admin_of_a_fleet_may_approve_everything(cli: Cli, ledger: Engine) -> None:
+    with db.session(ledger) as session:
+        session.delete(session.get_one(Principal, "alice"))
+    first = cli("principal", "create", "root", "--level", "autonomous", "--json")
+    assert first.json["approves"] == ["reads", "changes", "destroys", "executes"]
+    assert cli("principal", "create", "other", "--level", "autonomous", "--json").json["approves"] == []

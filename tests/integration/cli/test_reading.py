@@ -116,7 +116,7 @@ def test_the_audit_is_followed_without_a_gap_while_the_broker_is_away(cli: Cli, 
     finally:
         broker.start()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "looking every 2 s only" in said
 

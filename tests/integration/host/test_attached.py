@@ -15,7 +15,7 @@ from fleet.contracts.images import PULL
 from fleet.contracts.reports import Kind
 from tests.services.pipelines import Part
 from tests.services.sessions import Session
-from tests.services.waiting import until
+from tests.services.waiting import LIMITS, until
 from workers.host.attached import MOST_ATTACHED
 from workers.host.running import EndRequest, Why
 
@@ -63,7 +63,7 @@ def part(session: Session, client: Any, tmp_path: Path) -> Iterator[Followed]:
     with Followed(session, client, tmp_path).at_work() as made:
         yield made
         made.go.set()
-        made.running.wait_empty(10)
+        made.running.wait_empty(30)
 
 
 def test_a_run_goes_on_when_the_pools_thread_is_free_again(part: Followed) -> None:
@@ -73,7 +73,7 @@ def test_a_run_goes_on_when_the_pools_thread_is_free_again(part: Followed) -> No
     assert part.session.kinds(run_id)[-1] is Kind.RUN_STARTED
     part.go.set()
     assert part.end(run_id, Kind.RUN_SUCCEEDED)["reply"] == {"lines": 1, "ended": "read"}
-    assert part.running.wait_empty(5)
+    assert part.running.wait_empty(30)
 
 
 def test_when_the_end_is_on_record_the_last_words_are_in_the_broker(part: Followed, client: Any) -> None:
@@ -91,7 +91,7 @@ def test_so_many_run_at_once_and_one_more_is_told_so(part: Followed) -> None:
         part.carry_out()
     assert sorted(part.running.ids()) == sorted(runs)
     part.go.set()
-    assert part.running.wait_empty(10)
+    assert part.running.wait_empty(30)
     assert part.end(part.carry_out(), Kind.RUN_SUCCEEDED)
 
 
@@ -101,7 +101,7 @@ def test_a_cancelled_run_ends_at_once_and_its_call_with_it(part: Followed) -> No
     part.running.end(run_id, EndRequest(Why.CANCELLED, CancelRun(run=run_id, by="ann", reason="enough")))
     assert part.session.reports(run_id)[-1].data == {"by": "ann", "reason": "enough", "begun": True}
     assert part.interrupted == [run_id]
-    assert part.running.wait_empty(5)
+    assert part.running.wait_empty(30)
     assert part.session.kinds(run_id)[-1] is Kind.RUN_CANCELLED
 
 
@@ -110,14 +110,18 @@ def test_a_run_that_was_cancelled_before_it_began_is_not_performed(part: Followe
     part.running.end(run_id, EndRequest(Why.CANCELLED, CancelRun(run=run_id, by="ann")))
     part.pipeline.carry_out(LOGS, run_id)
     part.end(run_id, Kind.RUN_CANCELLED)
-    assert part.running.wait_empty(5)
+    assert part.running.wait_empty(30)
     assert part.under_way == []
 
 
 def test_a_run_that_is_too_late_ends_and_its_call_with_it(part: Followed) -> None:
-    run_id = part.carry_out(limits=Limits(hard_seconds=0.1))
-    assert part.end(run_id, Kind.RUN_FAILED)["kind"] == "time_limit"
-    assert part.running.wait_empty(5)
+    run_id = ""
+    for limit in LIMITS:
+        run_id = part.carry_out(limits=Limits(hard_seconds=limit))
+        assert part.end(run_id, Kind.RUN_FAILED)["kind"] == "time_limit"
+        assert part.running.wait_empty(30)
+        if part.under_way:
+            break
     assert part.interrupted == [run_id]
 
 
@@ -126,7 +130,7 @@ def test_a_worker_that_stops_ends_what_is_followed_as_interrupted(part: Followed
     until(lambda: part.under_way, "it is under way")
     part.running.end_attached(EndRequest(Why.STOPPED))
     assert part.end(run_id, Kind.RUN_FAILED)["kind"] == "interrupted"
-    assert part.running.wait_empty(5)
+    assert part.running.wait_empty(30)
     late = part.carry_out()
     assert part.end(late, Kind.RUN_FAILED)["kind"] == "interrupted"
     assert len(part.under_way) == 1
@@ -139,7 +143,7 @@ def test_a_worker_that_stops_leaves_a_pull_to_the_next_session(session: Session,
         until(lambda: part.under_way, "it is under way")
         part.running.end_attached(EndRequest(Why.STOPPED))
         assert part.end(run_id, Kind.RUN_RECOVERING) == {"how": "rerun"}
-        assert part.running.wait_empty(5)
+        assert part.running.wait_empty(30)
         assert session.rows("attempt, state", "run_id = ?", (run_id,)) == [(1, "finished"), (2, "accepted")]
 
 
@@ -159,7 +163,7 @@ def test_an_error_of_any_kind_ends_a_run_beside_the_pool(part: Followed, error: 
     run_id = part.carry_out()
     kind = "conflict" if isinstance(error, errors.EngineRefused) else "internal_error"
     assert part.end(run_id, Kind.RUN_FAILED)["kind"] == kind
-    assert part.running.wait_empty(5)
+    assert part.running.wait_empty(30)
 
 
 def test_the_worker_is_told_when_the_end_of_a_run_beside_the_pool_cannot_be_written_down(part: Followed) -> None:
@@ -171,4 +175,4 @@ def test_the_worker_is_told_when_the_end_of_a_run_beside_the_pool_cannot_be_writ
     part.go.set()
     part.carry_out()
     until(lambda: part.unusable, "the worker is told")
-    assert part.running.wait_empty(5)
+    assert part.running.wait_empty(30)

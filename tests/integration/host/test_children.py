@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from fleet import errors
-from tests.services.waiting import until
-from workers.host.children import Children, Job
+from tests.services.waiting import LIMITS, until
+from workers.host.children import Children
+from workers.host.job import Job
 from workers.host.process import Zygote
 from workers.host.spool import Ending, Spool
 
@@ -73,6 +74,26 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
+def begun(log: Path) -> bool:
+    """Say whether a run has written its first line."""
+    return log.exists() and log.read_text().endswith("\n")
+
+
+def let_go(log: Path) -> None:
+    """Have `offered.held` end."""
+    log.with_name("log.go").touch()
+
+
+def limited(children: Children, name: str, log: Path, *, limit: str, **more: Any) -> Ending:
+    """Perform something into a limit of that kind, one that lets it begin; return how it ended."""
+    for seconds in LIMITS:
+        log.unlink(missing_ok=True)
+        ending = perform(children, name, log, seconds=60, **{limit: seconds}, **more)
+        if log.exists() and log.read_text():
+            return ending
+    raise AssertionError(f"it does not begin within {seconds:g} s")
+
+
 def test_a_reply_comes_back(children: Children, log: Path) -> None:
     ending = perform(children, "effect", log)
     assert (ending.kind, ending.reply) == ("replied", {"said": "done"})
@@ -115,19 +136,18 @@ def test_output_is_kept_head_and_tail_and_never_fills_the_disk(children: Childre
 
 
 def test_the_hard_limit_ends_what_ignores_every_request(children: Children, log: Path) -> None:
-    begun = time.monotonic()
-    ending = perform(children, "stubborn", log, seconds=60, hard=0.5)
+    ending = limited(children, "stubborn", log, limit="hard")
     assert ending.kind == "time_limit"
-    assert time.monotonic() - begun < 10
+    assert ending.duration_seconds < 50  # it would take sixty
     assert "late" not in log.read_text()
 
 
 def test_the_soft_limit_lets_a_task_put_things_in_order(children: Children, log: Path) -> None:
-    ending = perform(children, "tidy", log, seconds=60, soft=0.2)
+    ending = limited(children, "tidy", log, limit="soft")
     assert ending.error is not None
     assert ending.error[0] == "soft_time_limit"
     assert log.read_text().splitlines()[1:] == ["warned", "tidied"]
-    assert perform(children, "tidy", log, seconds=60, soft=0.2, count=1).reply == {"said": "in time"}
+    assert limited(children, "tidy", log, limit="soft", count=1).reply == {"said": "in time"}
 
 
 def test_a_soft_limit_that_is_over_at_once_is_a_failure_with_that_name(children: Children, log: Path) -> None:
@@ -147,21 +167,22 @@ def test_who_is_asked_to_end_before_it_begins_ends_when_it_does(children: Childr
 def test_a_cancelled_run_may_tidy_up_and_ends(children: Children, log: Path) -> None:
     wanted = job("tidy", log, seconds=60)
     thread, endings = background(children, wanted)
-    until(log.exists, "it runs")
+    until(lambda: begun(log), "it runs")
     assert children.end(wanted.run_id, why="cancelled")
-    thread.join(10)
+    thread.join(30)
     assert endings[0] is not None
     assert endings[0].kind == "cancelled"
     assert log.read_text().splitlines()[1:] == ["tidied"]
     assert not children.end(wanted.run_id, why="cancelled")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 60.0])
-def test_no_descendant_is_left_also_of_those_that_leave_the_session(
-    children: Children, log: Path, seconds: float
-) -> None:
-    ending = perform(children, "fork_away", log, seconds=seconds, hard=1.0 if seconds else 30.0)
-    assert ending.kind == ("time_limit" if seconds else "replied")
+@pytest.mark.parametrize("kind", ["replied", "time_limit"])
+def test_no_descendant_is_left_also_of_those_that_leave_the_session(children: Children, log: Path, kind: str) -> None:
+    if kind == "replied":
+        ending = perform(children, "fork_away", log)
+    else:
+        ending = limited(children, "fork_away", log, limit="hard")
+    assert ending.kind == kind
     assert not psutil.pid_exists(int(log.read_text()))
 
 
@@ -203,20 +224,22 @@ def test_what_is_no_message_harms_nobody(children: Children, log: Path) -> None:
 
 def test_progress_is_told_at_most_once_a_second_and_the_last_is_not_lost(children: Children, log: Path) -> None:
     steps: list[tuple[str, float | None]] = []
+    begun = time.monotonic()
     children.run(job("tell_steps", log), on_progress=lambda step, percent: steps.append((step, percent)))
     assert steps[-1] == ("last", 100.0)
-    assert len(steps) <= 3
+    assert len(steps) <= 3 + time.monotonic() - begun
 
 
 def test_a_run_outlives_the_worker_and_is_waited_for_by_the_next_one(
     children: Children, log: Path, tmp_path: Path
 ) -> None:
-    wanted = job("effect", log, seconds=1.5)
+    wanted = job("held", log)
     thread, endings = background(children, wanted)
-    until(log.exists, "it runs")
+    until(lambda: begun(log), "it runs")
     later = Children(tmp_path / "spool", docker_url="", memory_bytes=2**29)
     [found] = later.found()
     assert (found.run_id, found.began, found.running) == (wanted.run_id, True, True)
+    let_go(log)
     ending = later.wait(wanted.run_id, 1, on_progress=lambda _step, _percent: None)
     thread.join()
     assert ending == endings[0]
@@ -229,10 +252,10 @@ def test_a_run_outlives_the_worker_and_is_waited_for_by_the_next_one(
 def test_a_supervisor_that_is_told_to_end_ends_its_run_and_writes_that_down(children: Children, log: Path) -> None:
     wanted = job("tidy", log, seconds=60)
     thread, endings = background(children, wanted)
-    until(log.exists, "it runs")
+    until(lambda: begun(log), "it runs")
     for supervisor in supervisors(children):
         supervisor.terminate()
-    thread.join(10)
+    thread.join(30)
     assert endings[0] is not None
     assert endings[0].kind == "stopped"
     assert log.read_text().splitlines()[1:] == ["tidied"]
@@ -241,7 +264,7 @@ def test_a_supervisor_that_is_told_to_end_ends_its_run_and_writes_that_down(chil
 def test_an_adopted_run_can_be_ended(children: Children, log: Path, tmp_path: Path) -> None:
     wanted = job("stubborn", log, seconds=60)
     thread, _endings = background(children, wanted)
-    until(log.exists, "it runs")
+    until(lambda: begun(log), "it runs")
     later = Children(tmp_path / "spool", docker_url="", memory_bytes=2**29)
     waited: list[Ending | None] = []
     adopted = threading.Thread(
@@ -249,18 +272,19 @@ def test_an_adopted_run_can_be_ended(children: Children, log: Path, tmp_path: Pa
     )
     adopted.start()
     until(lambda: later.end(wanted.run_id, why="cancelled"), "the supervisor is asked")
-    adopted.join(10)
-    thread.join(10)
+    adopted.join(30)
+    thread.join(30)
     assert waited[0] is not None
     assert waited[0].kind == "cancelled"
 
 
 def test_a_killed_zygote_is_replaced_and_what_runs_goes_on(children: Children, log: Path) -> None:
-    wanted = job("effect", log, seconds=1.0)
+    wanted = job("held", log)
     thread, endings = background(children, wanted)
-    until(log.exists, "it runs")
+    until(lambda: begun(log), "it runs")
     zygote(children).kill()
     assert perform(children, "effect", log).kind == "replied"
+    let_go(log)
     thread.join()
     assert endings[0] is not None
     assert endings[0].kind == "replied"
@@ -270,7 +294,7 @@ def test_a_killed_zygote_is_replaced_and_what_runs_goes_on(children: Children, l
 def test_a_run_that_a_hanging_zygote_was_asked_for_begins_once_with_another(
     tmp_path: Path, log: Path, description: str
 ) -> None:
-    children = Children(tmp_path / "spool", docker_url="", memory_bytes=2**29, begin_within_seconds=0.5)
+    children = Children(tmp_path / "spool", docker_url="", memory_bytes=2**29, begin_within_seconds=2.0)
     children.start()
     hanging = zygote(children)
     hanging.suspend()
@@ -303,12 +327,13 @@ def test_a_zygote_that_is_always_killed_is_given_up_and_nothing_has_begun(
 
 
 def test_a_zygote_stays_until_its_last_supervisor_has_ended(children: Children, log: Path) -> None:
-    thread, endings = background(children, job("effect", log, seconds=4))
-    until(log.exists, "it runs")
+    thread, endings = background(children, job("held", log))
+    until(lambda: begun(log), "it runs")
     alone = children._zygote
     assert alone is not None
     children.close()
     assert alone.alive()
+    let_go(log)
     thread.join()
     assert endings[0] is not None
     assert endings[0].kind == "replied"

@@ -1,5 +1,6 @@
 """The control list: every message is acted upon once where its sender may say it, and none ends the reading."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,14 @@ from typing import Any
 import pytest
 
 from fleet import names
-from fleet.contracts.control import CancelRun, ControlMessage, InventoryRequested, MembershipRevoked
+from fleet.contracts.control import (
+    ApproveRun,
+    CancelRun,
+    ControlMessage,
+    DenyRun,
+    InventoryRequested,
+    MembershipRevoked,
+)
 from fleet.security import signing
 from fleet.security.identity import Level
 from tests import factories
@@ -30,11 +38,14 @@ class Heard:
         self.refused: list[str] = []
         #: run → whose it is, as far as this host knows
         self.pushers: dict[str, str | None] = {}
+        #: answers about runs that wait for approval, with whose they are
+        self.decided: list[tuple[Any, str]] = []
         self.own = factories.own(directory / "credential.json", "h1", labels={"env": "prod"})
         self.time = BrokerTime()
         self.list = ControlList(
             client,
             {"run.cancel": self.messages.append, "membership.revoked": self.messages.append},
+            decide=lambda word, principal, _item: self.decided.append((word, principal.name)),
             own=self.own,
             epoch=3,
             clock=self.time,
@@ -186,5 +197,47 @@ def test_a_newer_session_is_noticed_once_and_ends_the_reading(client: Any, heard
     client.set(names.epoch("h1"), 3)
     heard.list.start()
     client.set(names.epoch("h1"), 4)
-    assert heard.list.stopped.wait(5)
+    assert heard.list.stopped.wait(30)
     assert heard.newer == [4]
+
+
+APPROVED = ApproveRun(run="h1:x", digest="d", by="alice", run_before=4e9)
+
+
+def test_an_answer_about_a_run_is_its_principals_own(heard: Heard) -> None:
+    for word in (APPROVED, DenyRun(run="h1:x", digest="d", by="alice")):
+        heard.list.handle(by_principal(word).encode())
+        assert heard.decided.pop() == (word, "alice")
+    assert not heard.refused
+
+
+def test_an_answer_in_anothers_name_is_refused(heard: Heard) -> None:
+    heard.list.handle(by_principal(APPROVED.model_copy(update={"by": "bob"})).encode())
+    assert heard.refused == ["not_permitted"]
+    assert not heard.decided
+
+
+def test_the_control_plane_answers_for_nobody(heard: Heard) -> None:
+    heard.list.handle(by_fleet(APPROVED).encode())
+    assert heard.refused == ["not_trusted"]
+    assert not heard.decided
+
+
+def test_an_answer_from_a_principal_of_other_hosts_is_refused(heard: Heard) -> None:
+    heard.list.handle(by_principal(APPROVED, selectors={"env": "lab"}).encode())
+    assert heard.refused == ["not_permitted"]
+    assert not heard.decided
+
+
+def test_no_principal_says_more_than_reports_and_the_vault_take(heard: Heard) -> None:
+    """What an approver signed goes into a report and to the vault; too large for them, it would stop the one and
+    be none to the other."""
+    longest = ApproveRun(run="h1:x", digest="d" * 64, by="alice", reason="\U0001f600" * 1024, run_before=4e9)
+    heard.list.handle(by_principal(longest).encode())
+    assert heard.decided == [(longest, "alice")]
+    padded = longest.model_dump(mode="json") | {"more": "\\" * 40_000}
+    credential = factories.ring().issue(factories.principal("alice"))
+    item = signing.sign_control(factories.key("h1").public, json.dumps(padded), factories.key("p:alice"), credential)
+    heard.list.handle(item.encode())
+    assert len(heard.decided) == 1
+    assert heard.refused == ["too_large"]

@@ -13,9 +13,10 @@ from fleet import errors
 from fleet.contracts import AnyContract, containers
 from fleet.contracts.containers import Label
 from tests.services.containers import tasks_and_undoing
-from tests.services.docker import IMAGE
+from tests.services.docker import IMAGE, left
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
+from tests.services.waiting import until
 from workers.host.containers import making
 from workers.host.containers.engine import Engine
 from workers.host.containers.listing import describe
@@ -53,14 +54,6 @@ def host(docker_engine: PrivateEngine, tmp_path: Path) -> Iterator[Host]:
     host = Host(docker_engine.url, tmp_path)
     yield host
     host.engine.close()
-
-
-def left(client: docker.DockerClient) -> tuple[list[str], list[str]]:
-    """Return the names of all containers and volumes."""
-    return (
-        sorted(c.name for c in client.containers.list(all=True)),
-        sorted(v.name for v in client.volumes.list()),
-    )
 
 
 def test_a_container_is_made_with_all_that_its_spec_says(host: Host, docker_client: docker.DockerClient) -> None:
@@ -313,8 +306,10 @@ def test_waiting_ends_with_its_run(host: Host) -> None:
         host.do(containers.WAIT, run=run, container="web")
 
 
-def test_killing_sends_the_signal_that_was_named(host: Host) -> None:
-    host.make(name="web", command=["/bin/sh", "-c", "trap 'exit 3' USR1; while true; do sleep 0.1; done"])
+def test_killing_sends_the_signal_that_was_named(host: Host, docker_client: docker.DockerClient) -> None:
+    script = "trap 'exit 3' USR1; echo ready; while true; do sleep 0.1; done"
+    host.make(name="web", command=["/bin/sh", "-c", script])
+    until(docker_client.containers.get("web").logs, "it minds the signal")
     host.do(containers.KILL, container="web", signal="SIGUSR1")
     assert host.do(containers.WAIT, container="web").exit_code == 3
     with pytest.raises(errors.EngineRefused) as caught:

@@ -19,14 +19,14 @@ from fleet.contracts import AnyContract, Reply, containers
 from fleet.contracts.containers import Label
 from fleet.contracts.envelope import Envelope
 from tests.services.containers import KeptSecrets, tasks_and_undoing
-from tests.services.docker import IMAGE
+from tests.services.docker import IMAGE, left
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
+from workers.host.claim import Claim
 from workers.host.containers.engine import Engine
-from workers.host.journal import Claim
 from workers.host.tasks.registry import performers, reconcilers
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker]
 
 RUN = "edge:01900000-0000-7000-8000-000000000001"
 WEB = {
@@ -128,12 +128,8 @@ def _network(docker_client: docker.DockerClient) -> None:
     docker_client.networks.create("back")
 
 
-def left(client: docker.DockerClient) -> tuple[list[str], list[str]]:
-    return sorted(c.name for c in client.containers.list(all=True)), sorted(v.name for v in client.volumes.list())
-
-
 def clear(client: docker.DockerClient) -> None:
-    for container in client.containers.list(all=True):
+    for container in client.containers.list(all=True, ignore_removed=True):
         container.remove(force=True, v=True)
     for volume in client.volumes.list():
         volume.remove()

@@ -149,7 +149,7 @@ def test_a_container_that_fails_leaves_no_secret(
 ) -> None:
     with pytest.raises(errors.TaskFailed):
         maker(engine, tmp_path, kept).create(wanted(**spec), FakeRun())
-    assert docker_client.containers.list(all=True) == []
+    assert docker_client.containers.list(all=True, ignore_removed=True) == []
 
 
 def test_a_host_that_delivers_no_secrets_makes_no_container_that_wants_some(
@@ -158,7 +158,7 @@ def test_a_host_that_delivers_no_secrets_makes_no_container_that_wants_some(
     with pytest.raises(errors.EngineRefused) as caught:
         maker(engine, tmp_path, None).create(wanted(), FakeRun())
     assert caught.value.kind == "secrets_unavailable"
-    assert docker_client.containers.list(all=True) == []
+    assert docker_client.containers.list(all=True, ignore_removed=True) == []
 
 
 class Remapping(Engine):
@@ -194,7 +194,7 @@ def test_no_secrets_go_to_users_who_could_not_read_them(
     with pytest.raises(errors.EngineRefused, match="could not read them") as caught:
         making.create(wanted(userns_mode=mode), FakeRun())
     assert caught.value.kind == "secrets_unavailable"
-    assert docker_client.containers.list(all=True) == []
+    assert docker_client.containers.list(all=True, ignore_removed=True) == []
 
 
 def test_secrets_go_to_a_container_with_the_hosts_users_where_others_have_their_own(

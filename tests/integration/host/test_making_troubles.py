@@ -17,7 +17,7 @@ from fleet import errors
 from fleet.contracts import containers
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
-from tests.services.docker import IMAGE, busybox_root, require_engine
+from tests.services.docker import IMAGE, busybox_root, left, require_engine
 from tests.services.freezing import freeze
 from tests.services.private_engine import PrivateEngine
 from tests.services.runs import FakeRun
@@ -75,10 +75,6 @@ def wired(engine: Troubled, tmp_path: Path) -> Iterator[tuple[ContainerTasks, Un
 @pytest.fixture
 def tasks(wired: tuple[ContainerTasks, Undoing]) -> ContainerTasks:
     return wired[0]
-
-
-def left(client: docker.DockerClient) -> tuple[list[str], list[str]]:
-    return sorted(c.name for c in client.containers.list(all=True)), sorted(v.name for v in client.volumes.list())
 
 
 def create(tasks: ContainerTasks, **spec: Any) -> Any:
@@ -154,6 +150,8 @@ def test_what_a_run_had_made_is_removed_where_the_engine_was_away_when_it_was_se
         broker_clock=session.time,
         stopping=threading.Event(),
         on_abandoned=undoing.abandoned,
+        kept=lambda _run, _attempt: b"",
+        mask=str,
     ).by_contract(claim)
     assert session.kinds(claim.run_id)[-1] is Kind.RUN_UNKNOWN
     engine.url = there

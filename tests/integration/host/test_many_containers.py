@@ -54,8 +54,14 @@ def test_a_sync_is_one_list_call_and_tells_what_has_changed_alone(
         watch.sync_now()
         until(lambda: len(told.published) > before, "a sync")
 
-    until(lambda: told.published, "the first look")
-    sync()  # the event stream stands by now, so starts are remembered from here on
+    def is_quiet() -> bool:
+        before = asked.copy(), len(told.published)
+        watch.stopped.wait(0.5)  # longer than a burst takes to settle
+        return (asked, len(told.published)) == before
+
+    until(lambda: told.published and asked["/events"], "the first look, and the event stream")
+    sync()  # starts are remembered from here on
+    until(is_quiet, "all looks are over that the beginning calls for")
     lists, inspects = asked["/containers/json"], asked["/containers/ID/json"]
     assert told.reports[0][0] is Kind.INVENTORY_SYNCED
     assert len(told.reports[0][1]["containers"]) == 500

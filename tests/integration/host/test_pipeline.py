@@ -82,7 +82,7 @@ def test_the_worker_is_told_when_the_end_of_a_run_cannot_be_written_down(part: P
 
 def test_a_run_that_was_cancelled_meanwhile_is_not_performed_and_its_message_leaves(part: Part) -> None:
     run_id = part.deliver()
-    part.session.journal.cancel(CancelRun(run=run_id, by="ann"))
+    part.session.unbegun.cancel(CancelRun(run=run_id, by="ann"))
     part.pipeline.carry_out(RESTART, run_id)
     assert part.performed == []
     until(lambda: part.client.llen(INBOX) == 0, "the message has left")

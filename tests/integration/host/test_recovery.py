@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,11 +11,23 @@ import pytest
 from fleet import errors
 from tests.services.system import Part, System
 from tests.services.waiting import until
+from workers.host.spool import Spool
+
+
+@pytest.fixture
+def backend() -> str:
+    """What a host makes of its own past is written into its journal, whatever records it in the end."""
+    return "sqlite"
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "effects"
+
+
+def let_go(log: Path) -> None:
+    """Have end what is `held`."""
+    log.with_name("effects.go").touch()
 
 
 @pytest.fixture
@@ -60,19 +71,18 @@ def kill_everything(system: System, worker: Part) -> None:
             process.wait()
 
 
-@pytest.mark.xdist_group("deadlines")
-def test_ten_interrupted_runs_are_recovering_within_two_seconds_and_all_end_with_one_effect(
+def test_ten_interrupted_runs_are_recovering_while_they_go_on_and_all_end_with_one_effect(
     fleet: System, log: Path
 ) -> None:
     worker = fleet.start_worker("h1", FLEET_CONCURRENCY="10")
-    runs = [push(fleet, "effect", log, seconds=4) for _ in range(10)]
+    runs = [push(fleet, "held", log) for _ in range(10)]
     until(lambda: len(effects(log)) == 10, "all ten run")
     kill(worker)
-    begun = time.monotonic()
     fleet.start_worker("h1", FLEET_CONCURRENCY="10")
     for run in runs:
         until(lambda run=run: "run.recovering" in told(fleet, run), "it is recovering")  # type: ignore[misc]
-    assert time.monotonic() - begun < 6  # 2 s, on a machine with nothing else to do
+    assert not [run for run in runs if "run.succeeded" in told(fleet, run)], "they go on"
+    let_go(log)
     for run in runs:
         fleet.record(run, state="succeeded")
     assert effects(log) == dict.fromkeys(runs, 1)
@@ -80,24 +90,27 @@ def test_ten_interrupted_runs_are_recovering_within_two_seconds_and_all_end_with
 
 def test_what_nobody_can_say_is_unknown_and_what_may_run_again_does(fleet: System, log: Path) -> None:
     worker = fleet.start_worker("h1")
-    once, again = push(fleet, "effect", log, seconds=60), push(fleet, "again", log, seconds=1.5)
+    once, again = push(fleet, "effect", log, seconds=60), push(fleet, "held_again", log)
     until(lambda: len(effects(log)) == 2, "both run")
     kill_everything(fleet, worker)
+    let_go(log)
     fleet.start_worker("h1")
     assert fleet.record(again, state="succeeded").attempt == 2
     unknown = fleet.record(once, state="unknown")
     assert unknown.error is not None
     assert effects(log) == {once: 1, again: 2}
     with pytest.raises(errors.OutcomeUnknown):
-        fleet.fleet.dispatcher.task("offered.effect").AsyncResult(once).get(timeout=10)
+        fleet.fleet.dispatcher.task("offered.effect").AsyncResult(once).get(timeout=30)
 
 
 def test_the_end_that_came_while_no_worker_was_there_is_reported_by_the_next(fleet: System, log: Path) -> None:
     worker = fleet.start_worker("h1")
-    run = push(fleet, "effect", log, seconds=1)
+    run = push(fleet, "held", log)
     until(lambda: effects(log), "it runs")
     kill(worker)
-    time.sleep(1.5)  # nobody is there to say when it has ended
+    let_go(log)
+    [spool] = Spool.all(fleet.directory / "hosts" / "h1" / "spool")
+    until(spool.ending, "it has ended, and nobody is there to hear of it")
     fleet.start_worker("h1")
     assert fleet.record(run, state="succeeded").reply == {"said": "done"}
     assert effects(log) == {run: 1}
@@ -111,23 +124,26 @@ def test_a_run_that_kills_its_worker_is_given_up_after_three_attempts_and_the_qu
     for _ in range(3):
         Path(f"{log}.worker").write_text(str(worker.process.pid))
         poison = poison or push(fleet, "kill_worker", log)
-        worker.process.wait(20)
+        worker.process.wait(30)
         worker = fleet.start_worker("h1")
     assert poison is not None
     failed = fleet.record(poison, state="failed")
     assert failed.error is not None
     assert failed.error["kind"] == "poison"
     assert effects(log) == {poison: 3}
-    assert fleet.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)
+    assert fleet.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=30)
 
 
 def test_sigterm_lets_a_task_finish_and_a_second_one_ends_it_for_the_next_session_to_decide(
     fleet: System, log: Path
 ) -> None:
     worker = fleet.start_worker("h1")
-    finishing = push(fleet, "effect", log, seconds=1.5)
+    finishing = push(fleet, "held", log)
     until(lambda: effects(log), "it runs")
-    assert worker.stop() == 0
+    worker.process.send_signal(signal.SIGTERM)
+    until(lambda: "worker.stopping" in worker.log.read_text(), "it stops")
+    let_go(log)
+    assert worker.process.wait(30) == 0
     fleet.record(finishing, state="succeeded")
 
     worker = fleet.start_worker("h1")
@@ -136,7 +152,7 @@ def test_sigterm_lets_a_task_finish_and_a_second_one_ends_it_for_the_next_sessio
     worker.process.send_signal(signal.SIGTERM)
     until(lambda: "worker.stopping" in worker.log.read_text(), "it stops")
     worker.process.send_signal(signal.SIGTERM)
-    assert worker.process.wait(10) == 0
+    assert worker.process.wait(30) == 0
     fleet.start_worker("h1")
     stopped = fleet.record(once, state="failed")
     assert stopped.error is not None

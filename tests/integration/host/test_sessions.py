@@ -13,13 +13,19 @@ from tests.services.system import Part, System
 from tests.services.waiting import until
 
 
-def elsewhere(system: System, host: str, directory: Path) -> Part:
+@pytest.fixture
+def backend() -> str:
+    """Who is a host's worker is said by the broker."""
+    return "sqlite"
+
+
+def elsewhere(system: System, host: str, directory: Path, **environment: str) -> Part:
     """Start a second worker of an enrolled host, as on another machine that has its credential."""
     credential = system.settings.credential_path(host)
     copied = directory / "hosts" / host / "credential.json"
     copied.parent.mkdir(parents=True)
     shutil.copy2(credential, copied)
-    return system.run("worker", "--host-id", host, FLEET_STATE_DIR=str(directory))
+    return system.run("worker", "--host-id", host, FLEET_STATE_DIR=str(directory), **environment)
 
 
 def says(part: Part, event: str) -> None:
@@ -34,14 +40,13 @@ def test_a_worker_elsewhere_waits_for_the_living_one_and_takes_over_when_it_ends
     first = system.start_worker("h1")
     second = elsewhere(system, "h1", tmp_path / "elsewhere")
     says(second, "host.taken")
-    assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
+    assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=30)["host"] == "h1"
     assert first.stop() == 0
     says(second, "worker.started")
     until(lambda: system.heartbeat("h1"), "the second one is alive")  # the first took its heartbeat along
-    assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
+    assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=30)["host"] == "h1"
 
 
-@pytest.mark.timeout(90)
 def test_a_session_that_was_frozen_ends_when_another_has_begun(system: System, tmp_path: Path) -> None:
     system.start_control()
     system.enroll("h1")
@@ -52,7 +57,7 @@ def test_a_session_that_was_frozen_ends_when_another_has_begun(system: System, t
         says(second, "worker.started")
         until(lambda: system.heartbeat("h1"), "the second one is alive")
         waiting = [system.fleet.push("fleet.host.ping", on="h1").run_ids[0] for _ in range(5)]
-    assert first.process.wait(20) == os.EX_TEMPFAIL  # 10 s, on a machine with nothing else to do
+    assert first.process.wait(60) == os.EX_TEMPFAIL  # 10 s, on a machine with nothing else to do
     for run_id in waiting:
         system.record(run_id, state="succeeded")
         assert [event.event for event in system.life(run_id)].count("run.started") == 1
@@ -86,5 +91,5 @@ def test_what_cannot_be_read_in_an_inbox_of_a_former_session_does_not_keep_the_n
     for item in (b"\xff\xfe", b"{}"):
         system.redis.lpush(names.inbox("h1", 1), item)
     system.start_worker("h1")
-    assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=10)["host"] == "h1"
+    assert system.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=30)["host"] == "h1"
     until(lambda: system.redis.llen(names.dead("h1")) == 2, "both are dead letters")

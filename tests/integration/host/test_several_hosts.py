@@ -1,6 +1,7 @@
 """Pushes to several hosts: by name, by label, to all; each host answers for itself, and the exit code for them all."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,25 +10,25 @@ from fleet.cli.main import ENTRIES
 from tests.services.docker import IMAGE
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
+from tests.services.three_hosts import fleet_of
 from tests.services.waiting import until
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("several_hosts")]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, session_engine: PrivateEngine) -> Iterator[System]:
+    hosts = {"edge-1": {"env": "prod", "site": "north"}, "edge-2": {"env": "prod"}}
+    with fleet_of(hosts, tmp_path_factory, {"edge-1": session_engine}) as started:
+        yield started
 
 
 @pytest.fixture
-def backend() -> str:
-    return "sqlite"
-
-
-@pytest.fixture
-def fleet_of_two(system: System, docker_engine: PrivateEngine) -> System:
-    """edge-1 with a Docker Engine (env=prod, site=north), edge-2 without one (env=prod)."""
-    system.start_control()
-    system.enroll("edge-1", labels={"env": "prod", "site": "north"})
-    system.enroll("edge-2", labels={"env": "prod"})
-    system.start_worker("edge-1", FLEET_DOCKER_URL=docker_engine.url)
-    system.start_worker("edge-2")
-    return system
+def fleet_of_two(shared: System, docker_engine: PrivateEngine) -> Iterator[System]:
+    """edge-1 with a Docker Engine (env=prod, site=north), edge-2 without one (env=prod), which a test may stop."""
+    yield shared
+    if shared.parts[-1].process.poll() is not None:
+        shared.start_worker("edge-2")
 
 
 def test_what_fails_on_one_host_and_works_on_another_is_partly_failed(fleet_of_two: System) -> None:
@@ -90,7 +91,6 @@ def test_the_commands_that_were_promised_are_there() -> None:
     assert set(promised.split(", ")) <= set(ENTRIES)
 
 
-@pytest.mark.xdist_group("standing")
 @pytest.mark.parametrize(
     ("options", "field"),
     [
@@ -102,15 +102,18 @@ def test_the_commands_that_were_promised_are_there() -> None:
     ],
 )
 def test_options_that_cannot_travel_are_refused_by_name_and_nothing_is_sent(
-    standing: System, options: dict[str, object], field: str
+    fleet_of_two: System, options: dict[str, object], field: str
 ) -> None:
-    queued = len(standing.events("run.queued"))
+    fleet = fleet_of_two.fleet
+    (before,) = fleet.push("fleet.host.ping", on="edge-1").run_ids
+    fleet_of_two.record(before, state="succeeded")  # and with it, whatever was pushed before
+    queued = len(fleet_of_two.events("run.queued"))
     with pytest.raises(errors.InvalidValue) as caught:
-        standing.fleet.push("fleet.host.ping", on="h1", **options)  # type: ignore[arg-type]
+        fleet.push("fleet.host.ping", on="edge-1", **options)  # type: ignore[arg-type]
     assert caught.value.field == field
-    (good,) = standing.fleet.push("fleet.host.ping", on="h1").run_ids
-    standing.record(good, state="succeeded")
-    assert [event.run_id for event in standing.events("run.queued")[queued:]] == [good]
+    (good,) = fleet.push("fleet.host.ping", on="edge-1").run_ids
+    fleet_of_two.record(good, state="succeeded")
+    assert [event.run_id for event in fleet_of_two.events("run.queued")[queued:]] == [good]
 
 
 def test_a_push_that_is_cut_short_names_what_was_pushed(fleet_of_two: System, monkeypatch: pytest.MonkeyPatch) -> None:

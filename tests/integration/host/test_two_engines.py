@@ -14,11 +14,13 @@ import pytest
 
 from tests.integration.cli.conftest import Cli
 from tests.services.docker import IMAGE, busybox_root
+from tests.services.docker import left as docker_objects
+from tests.services.finding import holding
 from tests.services.private_engine import PrivateEngine
 from tests.services.system import System
 from tests.services.waiting import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.docker]
 
 VALUE = "two-hosts-7d1e"
 SCRIPT = 'echo "$WHO"; cat /run/secrets/key; echo; while true; do sleep 1; done'
@@ -53,10 +55,8 @@ def cli(system: System, engines: dict[str, PrivateEngine], on_tmpfs: Path) -> Cl
 def left(engine: PrivateEngine) -> tuple[list[str], list[str], list[str]]:
     """Return the containers, the volumes, and the networks of somebody's own."""
     with closing(engine.client()) as client:
-        return (
-            sorted(str(each.name) for each in client.containers.list(all=True)),
-            sorted(each.name for each in client.volumes.list()),
-            sorted(str(each.name) for each in client.networks.list(filters={"type": "custom"})),
+        return *docker_objects(client), sorted(
+            str(each.name) for each in client.networks.list(filters={"type": "custom"})
         )
 
 
@@ -112,7 +112,7 @@ class Followed:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        self._reader.join(10)
+        self._reader.join(30)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -154,5 +154,4 @@ def test_a_container_lives_on_two_hosts_and_nothing_of_it_is_left(
         assert left(engine) == ([], [], [])
     assert [path for path in on_tmpfs.rglob("*") if path.is_file()] == []
     for directory in (system.directory, *(engine.directory for engine in engines.values())):
-        found = [path for path in directory.rglob("*") if path.is_file() and path.suffix != ".sock"]
-        assert not [path for path in found if VALUE.encode() in path.read_bytes()]
+        assert holding(directory, VALUE) == []

@@ -37,6 +37,8 @@ ALL = (
     _contract("effect"),
     _contract("again", idempotent=True),
     _contract("returned", on_restart=Restart.HAND_BACK),
+    _contract("held"),
+    _contract("held_again", idempotent=True),
     _contract("fail"),
     _contract("fail_twice"),
     _contract("exit"),

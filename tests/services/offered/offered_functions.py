@@ -33,6 +33,17 @@ def effect(request: Act, run: RunContext) -> Done:
 again = returned = effect
 
 
+def held(request: Act, run: RunContext) -> Done:
+    """Go on when somebody has made the file `.go` beside the log."""
+    note(request.log, f"{run.run_id} {run.attempt}")
+    while not Path(f"{request.log}.go").exists():
+        time.sleep(0.05)
+    return Done(said="done")
+
+
+held_again = held
+
+
 def fail(request: Act, run: RunContext) -> Done:
     note(request.log, f"{run.run_id} {run.attempt}")
     raise errors.TaskFailed("it cannot be done", kind="impossible")
@@ -90,8 +101,8 @@ def stubborn(request: Act, run: RunContext) -> Done:
 
 
 def tidy(request: Act, run: RunContext) -> Done:
-    note(request.log, f"{run.run_id} {run.attempt}")
     try:
+        note(request.log, f"{run.run_id} {run.attempt}")  # whoever has read it may have this ended at once
         time.sleep(request.seconds)
     except errors.SoftTimeLimit:
         note(request.log, "warned")
@@ -123,7 +134,13 @@ def kill_supervisor(request: Act, run: RunContext) -> Done:
 def kill_worker(request: Act, run: RunContext) -> Done:
     """Kill the process whose number stands in the file beside the log, and the own supervisor with it."""
     note(request.log, f"{run.run_id} {run.attempt}")
-    os.kill(int(Path(f"{request.log}.worker").read_text()), signal.SIGKILL)
+    while True:
+        number = Path(f"{request.log}.worker").read_text()
+        try:
+            os.kill(int(number), signal.SIGKILL)
+            break
+        except (ProcessLookupError, ValueError):  # the former worker's, or none: this one's is yet to be written
+            time.sleep(0.05)
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
     return Done(said="never")

@@ -9,22 +9,42 @@ from pathlib import Path
 import click
 import pytest
 
-from fleet.cli.grammar import Command
+from fleet.cli.grammar import Command, Group
 from fleet.cli.main import ENTRIES, root
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Give every command below a group, groups that are commands among them."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
-        else:
+        if isinstance(command, Command) or not isinstance(command, click.Group):
             yield (*path, name), command
 
 
+def groups(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Group]]:
+    """Give every group that does nothing by itself, the root among them."""
+    context = click.Context(group)
+    if isinstance(group, Group) and not isinstance(group, Command):
+        yield path, group
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from groups(command, (*path, name))
+
+
 ALL = list(commands(root))
+GROUPS = list(groups(root))
+
+
+@pytest.fixture(autouse=True)
+def files_of_whoever_reads_the_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("control.password", "flower.password"):
+        Path(file).touch()
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
@@ -42,26 +62,38 @@ def test_a_command_has_help_an_example_and_options_that_say_what_they_do(
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_the_examples_of_a_command_are_lines_that_it_takes(
-    path: tuple[str, ...], command: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_examples_of_a_command_are_lines_that_it_takes(path: tuple[str, ...], command: click.Command) -> None:
     assert isinstance(command, Command)
-    monkeypatch.chdir(tmp_path)
-    for file in ("control.password", "flower.password"):  # which the reader of the example has made
-        Path(file).touch()
     for example in command.examples:
-        words = shlex.split(example.partition(" >")[0])
-        assert words[0] == "fleet"
-        context = root.make_context("fleet", words[1:])
-        found: click.Command = root
+        assert command_of(example) is command
+
+
+@pytest.mark.parametrize(("path", "group"), GROUPS, ids=[" ".join(path) or "fleet" for path, _ in GROUPS])
+def test_a_group_has_examples_in_its_help_that_are_lines_it_takes(path: tuple[str, ...], group: Group) -> None:
+    context = click.Context(group, info_name=" ".join(["fleet", *path]))
+    examples = group.examples_of_commands(context)
+    assert examples
+    assert (group.help or "").strip()
+    assert all(f"\n  {example}\n" in group.get_help(context) for example in examples)
+    for example in examples:
+        assert shlex.split(example)[1 : len(path) + 1] == list(path)
+        command_of(example)
+
+
+def command_of(example: str) -> click.Command:
+    """Return the command that a line is taken by; fails where none takes it."""
+    words = shlex.split(example.partition(" >")[0])
+    assert words[0] == "fleet"
+    context = root.make_context("fleet", words[1:])
+    found: click.Command = root
+    rest = [*context._protected_args, *context.args]
+    while isinstance(found, click.Group) and rest:
+        _, resolved, rest = found.resolve_command(context, rest)
+        assert resolved is not None
+        found = resolved
+        context = found.make_context(found.name, rest, parent=context)
         rest = [*context._protected_args, *context.args]
-        while isinstance(found, click.Group):
-            _, resolved, rest = found.resolve_command(context, rest)
-            assert resolved is not None
-            found = resolved
-            context = found.make_context(found.name, rest, parent=context)
-            rest = [*context._protected_args, *context.args]
-        assert found is command
+    return found
 
 
 @pytest.mark.parametrize("name", ENTRIES)

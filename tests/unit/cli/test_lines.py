@@ -23,13 +23,12 @@ def options() -> Iterator[dict[str, Any]]:
         yield context.meta
 
 
-def said(*pieces: Any, run_id: str = RUN, missed: int = 0, attempt: int = 1) -> Said:
-    return entry("text", {"pieces": list(pieces)}, run_id=run_id, missed=missed, attempt=attempt)
+def said(*pieces: Any, **more: Any) -> Said:
+    return entry("text", {"pieces": list(pieces)}, **more)
 
 
-def entry(kind: str, data: Mapping[str, Any], *, run_id: str = RUN, missed: int = 0, attempt: int = 1) -> Said:
-    host = names.host_of_run(run_id)
-    return Said(run_id=run_id, host=host, attempt=attempt, kind=kind, data=data, at=1.0, missed=missed)
+def entry(kind: str, data: Mapping[str, Any], *, run_id: str = RUN, attempt: int = 1, **more: Any) -> Said:
+    return Said(run_id=run_id, host=names.host_of_run(run_id), attempt=attempt, kind=kind, data=data, at=1.0, **more)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *output: Said, hosts: tuple[str, ...] = ("edge-7",)) -> tuple[str, str]:
@@ -57,8 +56,43 @@ def test_several_hosts_stand_before_their_lines(capsys: pytest.CaptureFixture[st
 @pytest.mark.usefixtures("options")
 def test_what_is_missing_stands_where_it_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = printed(capsys, said(["stdout", "one\nbeg"]), said(["stdout", "two\n"], missed=1234))
-    assert out == "one\nbeg\ntwo\n"
+    assert out == "one\nbeg…\ntwo\n"
     assert err == "… 1,234 lines were dropped here\n"
+
+
+@pytest.mark.usefixtures("options")
+def test_no_part_of_a_line_is_taken_for_a_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
+    first = said(["stdout", "one\n12"], ["stderr", "o"])
+    second = said(["stdout", "56\nsix\n"], ["stderr", "h\n"], missed=3, within=("stdout", "stderr"))
+    out, err = printed(capsys, first, second, said(["stdout", "7"]), said(["stdout", "8\n"], within=("stdout",)))
+    assert out == "one\n12…\n…56\nsix\n78\n"
+    assert err == "o…\n… 3 lines were dropped here\n…h\n"
+
+
+@pytest.mark.usefixtures("options")
+def test_what_could_not_be_followed_is_printed_by_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = lines.Lines(["edge-7"])
+    printer.follow([said(["stdout", "one\ntw"])])
+    printer.complete(RUN, {"stdout": "one\ntwo\nthree", "stderr": "oh\n", "truncated": False})
+    printer.finish()
+    assert capsys.readouterr() == ("one\ntwo\nthree\n", "oh\n")
+
+
+@pytest.mark.parametrize(("missed", "kept"), [(1, "whole"), (0, "cut")])
+@pytest.mark.usefixtures("options")
+def test_an_end_that_is_missing_is_told_of_where_nobody_knows_what_to_print(
+    capsys: pytest.CaptureFixture[str], missed: int, kept: str
+) -> None:
+    reply = {"stdout": "one\ntwo\nthree\n", "truncated": kept == "cut"}
+    printer = lines.Lines(["edge-7"])
+    printer.follow([said(["stdout", "two\nth"], missed=missed)])
+    printer.complete(RUN, reply)
+    out, err = capsys.readouterr()
+    assert out == "two\nth…\n"
+    assert f"the end of what it wrote is missing here; `fleet audit session {RUN}` has it" in err
+    printer.follow([said(["stdout", "one\ntwo\nthree\n"], missed=missed, attempt=2)])
+    printer.complete(RUN, reply)
+    assert "missing" not in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("options")

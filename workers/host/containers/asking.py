@@ -28,8 +28,8 @@ _REMEDIES = {
 
 #: Sends the report for a run.
 Ask = Callable[[str, dict[str, Any]], None]
-#: Returns the queue item of a run that is carried out.
-Message = Callable[[str], str | None]
+#: Returns the queue item of a run that is carried out, and the approval of it.
+Message = Callable[[str], tuple[str, str] | None]
 
 
 class Secrets:
@@ -82,10 +82,12 @@ class Secrets:
                 self._changed.notify_all()
 
     def _get(self, run_id: str) -> dict[str, bytes]:
-        message = self._message(run_id)
-        if message is None:
+        found = self._message(run_id)
+        if found is None:
             raise errors.TaskFailed("secrets: the run is not in the journal", kind="secrets_unavailable")
-        wanted = SecretsWanted(message=message, seal_to=self.files.opener.public).model_dump(mode="json")
+        message, approval = found
+        asked = SecretsWanted(message=message, approval=approval, seal_to=self.files.opener.public)
+        wanted = asked.model_dump(mode="json")
         with self._changed:
             self._answers[run_id] = None
         try:

@@ -13,7 +13,7 @@ from fleet.contracts import RunContext
 from fleet.contracts.container_parts import SECRETS_TARGET, HealthCheck, VolumeMount
 from fleet.contracts.container_spec import ContainerSpec
 from fleet.contracts.containers import Label
-from workers.host.journal import Claim
+from workers.host.claim import Claim
 
 _NANO = 1_000_000_000
 #: `docker run` makes of it two lists that hide nothing of /proc; the Engine has no such option.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -32,36 +33,6 @@ CALL_SECONDS = 7
 #: up to 10 s for its end (moby, daemon/kill.go).
 STOP_MARGIN_SECONDS = 15
 
-#: The kind of an Engine's refusal by its HTTP status (Docker Engine API, v1.41).
-_KINDS = {
-    400: "bad_request",
-    403: "forbidden",
-    404: "no_such_container",
-    409: "conflict",
-    501: "not_supported",
-}
-#: What the Engine says in words only, all of it with status 500: the errors of the kernel (errno(3)), and of the table
-#: of ports (moby, libnetwork/portallocator).
-_WORDS = {
-    "no space left on device": "no_space",
-    "disk quota exceeded": "no_space",
-    "port is already allocated": "port_in_use",
-    "address already in use": "port_in_use",
-}
-#: Statuses that say too little: an ambiguous id is a 500 or a 400 by the Engine's version, and a 404 may be about a
-#: network that the container needs.
-_VAGUE = (400, 404, 500)
-_REMEDIES = {
-    "no_such_container": "`fleet ps` shows what there is",
-    "ambiguous": "give more of its id, or its name; `fleet ps` shows both",
-    "no_space": "free some space on the host; `docker system df` there shows what takes it",
-    "port_in_use": "`fleet ps` shows who publishes it; give another host_port, or none for one that is free",
-    "name_in_use": "give another name, or have the container replaced (`--replace`, replace=true)",
-    "no_such_image": "is its name spelled right, and is it on the host? pull=missing gets it from its registry",
-    "no_such_network": "make it on the host (`docker network create`), or leave it out",
-    "container_running": "stop it first, or remove it by force (`--force`, force=true)",
-    "not_running": "`fleet ps` shows what runs",
-}
 _FULL_ID_LENGTH = 64
 
 
@@ -83,6 +54,8 @@ class Engine:
         self.url = url
         #: whether the Engine answered the latest call; None before the first
         self.reachable: bool | None = None
+        #: when it answered last (monotonic)
+        self.answered_at: float | None = None
         #: when containers were started; remembered while a stream of `events` is read
         self.starts = StartTimes(self.inspect)
         self._lock = threading.Lock()
@@ -134,7 +107,7 @@ class Engine:
             try:
                 ended = self._send("POST", path, {"condition": "not-running"}, None, seconds)
             except requests.RequestException as exc:
-                if not isinstance(_innermost(exc), TimeoutError):
+                if not isinstance(refusals.innermost(exc), TimeoutError):
                     raise
             return ended
 
@@ -214,7 +187,7 @@ class Engine:
                 stream=True,
                 timeout=(CALL_SECONDS, silence_seconds),
             )
-            return Answer(response, unavailable=self._unavailable)
+            return Answer(response, unavailable=partial(refusals.unavailable, self.url))
 
     def close(self) -> None:
         """Let go of all connections; the next call makes new ones."""
@@ -281,35 +254,34 @@ class Engine:
         try:
             yield
         except APIError as exc:
-            self.reachable = True
-            refused = self._image_refusal(exc, image) if image else self._refusal(exc, container, about, kinds)
-            raise refused from exc
+            self._answers()
+            raise self._refusal(exc, container, image, about, kinds) from exc
         except (DockerException, requests.RequestException, OSError, LookupError, TypeError, ValueError) as exc:
             # The last three: docker-py met an answer that no Engine gives, or a URL that is none.
             self.reachable = False
             if not isinstance(exc, requests.Timeout):  # a new Engine may speak another version; a slow one does not
                 self._drop(link)
-            raise self._unavailable(exc) from exc
+            raise refusals.unavailable(self.url, exc) from exc
         else:
-            self.reachable = True
+            self._answers()
 
-    def _refusal(self, exc: APIError, container: str, about: str, kinds: Mapping[int, str]) -> errors.EngineRefused:
+    def _answers(self) -> None:
+        self.reachable, self.answered_at = True, time.monotonic()
+
+    def _refusal(
+        self, exc: APIError, container: str, image: str, about: str, kinds: Mapping[int, str]
+    ) -> errors.EngineRefused:
         status, said = exc.status_code or 500, exc.explanation or str(exc)
-        kind = next((kind for words, kind in _WORDS.items() if words in said), "") or kinds.get(status, "")
-        if not kind:
-            kind = _KINDS.get(status, "engine_error")
-            if container and status in _VAGUE:
-                kind = self._kind_by_what_there_is(container, status) or kind
+        if image:
+            return refusals.about_image(image, said, status=status)
+        kind = refusals.of_call(status, said, kinds)
+        if not kind and container and status in refusals.VAGUE:
+            kind = self._kind_by_what_there_is(container, status)
         if container and not about:
             about = f"container {container if len(container) < _FULL_ID_LENGTH else container[:12]!r}"
-        return errors.EngineRefused(f"{about}: {said}" if about else said, kind=kind, remedy=_REMEDIES.get(kind, ""))
-
-    @staticmethod
-    def _image_refusal(exc: APIError, image: str) -> errors.EngineRefused:
-        kind = refusals.of_image(exc.status_code or 500, exc.explanation or str(exc))
-        return errors.EngineRefused(
-            f"image {image!r}: {exc.explanation or exc}", kind=kind, remedy=refusals.IMAGE_REMEDIES.get(kind, "")
-        )
+        kind = kind or refusals.by_status(status)
+        message, remedy = f"{about}: {said}" if about else said, refusals.REMEDIES.get(kind, "")
+        return errors.EngineRefused(message, kind=kind, remedy=remedy)
 
     def _kind_by_what_there_is(self, container: str, status: int) -> str:
         """Return what is wrong with a reference, by the containers there are; empty where nothing is."""
@@ -326,20 +298,3 @@ class Engine:
         if status == 404:
             return "not_found" if matching else "no_such_container"
         return ""
-
-    def _unavailable(self, exc: BaseException) -> errors.EngineUnavailable:
-        cause = _innermost(exc)
-        remedy = "is it running? FLEET_DOCKER_URL or DOCKER_HOST says where it is"
-        if isinstance(cause, PermissionError):
-            remedy = "let the worker's user open the socket: add it to the group that owns it, often `docker`"
-        elif not self.url.startswith(("unix://", "tcp://", "http://", "https://")):
-            remedy = "write FLEET_DOCKER_URL or DOCKER_HOST as unix:///PATH or tcp://HOST:PORT"
-        said = str(cause) or type(cause).__name__
-        return errors.EngineUnavailable(f"the Docker Engine at {self.url} does not answer ({said})", remedy=remedy)
-
-
-def _innermost(exc: BaseException) -> BaseException:
-    """Return the first reason: docker-py and requests wrap a refused connection four times."""
-    while (cause := exc.__cause__ or exc.__context__) is not None:
-        exc = cause
-    return exc

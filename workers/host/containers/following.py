@@ -22,6 +22,8 @@ QUIET_SECONDS = 60.0
 #: What a container says faster than that is read late, in bytes a second: reading it takes a good part of a processor,
 #: and a quarter of it can be told on.
 _READ_RATE = 2 * 1024 * 1024
+#: So much of the beginning waits for its turn also where it is followed; what comes too fast after that is dropped.
+FOLLOWED_WHOLE_BYTES = 1024 * 1024
 #: How the Engine begins each part of what a container without a terminal says (Docker Engine API, ContainerAttach).
 _HEADER_BYTES = 8
 _NAMES = {0: "stdout", 1: "stdout", 2: "stderr", 3: "stderr"}
@@ -87,6 +89,7 @@ class Teller:
         self._run = run
         self._timestamps = timestamps
         self._patiently = patiently
+        self._told_bytes = 0
         # A character may be cut in two where a long line is.
         self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in set(_NAMES.values())}
         #: of lines that have not ended, their times: the parts of a long one all have the same
@@ -104,7 +107,8 @@ class Teller:
             self.lines += 1
         else:
             self._amid_line[part.name] = part.time
-        self._run.say(part.name, text, patiently=self._patiently)
+        self._told_bytes += len(part.text)
+        self._run.say(part.name, text, patiently=self._patiently or self._told_bytes <= FOLLOWED_WHOLE_BYTES)
 
 
 def read(engine: Engine, docker_id: str, *, terminal: bool, wish: Logs, run: StreamedRun) -> Iterator[Part]:

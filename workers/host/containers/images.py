@@ -118,10 +118,7 @@ def _tell_progress(events: Iterable[Mapping[str, Any]], image: str, run: Streame
 
     for event in events:
         if said := event.get("error"):
-            kind = refusals.of_image(0, str(said))
-            raise errors.EngineRefused(
-                f"image {image!r}: {said}", kind=kind, remedy=refusals.IMAGE_REMEDIES.get(kind, "")
-            )
+            raise refusals.about_image(image, str(said))
         changed = layers.hear(event)
         if not layers.all or (not changed and time.monotonic() - told_at < _TELL_SECONDS):
             continue

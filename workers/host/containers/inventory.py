@@ -76,6 +76,12 @@ class InventoryWatch:
         """Whether the Engine answered last, whoever asked; None while that is not known."""
         return self._engine.reachable
 
+    @property
+    def docker_age(self) -> float | None:
+        """Seconds since the Engine answered last; None before the first answer."""
+        at = self._engine.answered_at
+        return None if at is None else round(time.monotonic() - at, 3)
+
     def start(self) -> None:
         self._hearer.start()
         self._looker.start()

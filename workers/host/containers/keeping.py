@@ -134,6 +134,15 @@ class SecretFiles:
             lost = [run for run in runs if not self._place(run).exists() and self._record(run).exists()]
             return [kept for run in lost if (kept := self._restore(run))]
 
+    def values(self) -> set[bytes]:
+        """Return the values of all containers' secrets that lie here at the moment, and the key that opens them."""
+        places = [self.directory / name for halves in (False, True) for name in _listed(self.directory, halves=halves)]
+        found: set[bytes] = set()
+        for path in (self._key_path, *(place / name for place in places for name in _listed(place))):
+            with suppress(OSError):  # removed meanwhile, or never made
+                found.add(path.read_bytes().strip())
+        return found
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -198,7 +207,7 @@ def _half(place: Path) -> Path:
 
 
 def _listed(directory: Path, *, halves: bool = False) -> set[str]:
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         return {each.name for each in directory.iterdir() if each.name.startswith(_HALF) is halves}
     return set()
 

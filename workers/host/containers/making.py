@@ -15,6 +15,7 @@ from fleet.contracts import RunContext
 from fleet.contracts.container_spec import ContainerSpec
 from fleet.contracts.containers import CheckContainer, ContainerCheck, ContainerCreated, CreateContainer
 from fleet.contracts.secrets import SecretRef
+from workers.host.claim import Claim
 from workers.host.containers import calls, images, networks, replacing, users, volumes
 from workers.host.containers.building import Owner, request
 from workers.host.containers.ending import stop_if_ended
@@ -24,7 +25,6 @@ from workers.host.containers.listing import describe, ids_of_run
 from workers.host.containers.replacing import SLOW_SECONDS, Old
 from workers.host.containers.undoing import Task, Undoing
 from workers.host.containers.verifying import mismatches
-from workers.host.journal import Claim
 from workers.host.streams import StreamedRun
 
 log = logs.get(__name__)

@@ -17,9 +17,9 @@ _UNIX = "unix://"
 #: Of the system: what changes or tells how it works. `/` is one of them by itself, all the others lie in it.
 _SYSTEM = ("/etc", "/proc", "/sys", "/dev")
 #: Of Docker, wherever this Engine has its own.
-_DOCKERS = ("/var/run/docker.sock", "/var/run/docker", "/var/run/containerd", "/var/lib/docker", "/var/lib/containerd")
+DOCKERS = ("/var/run/docker.sock", "/var/run/docker", "/var/run/containerd", "/var/lib/docker", "/var/lib/containerd")
 #: File systems that are the kernel's own voice, or its devices.
-_KERNELS = frozenset(
+KERNELS = frozenset(
     {
         "binfmt_misc",
         "bpf",
@@ -61,12 +61,12 @@ class Places:
         table = mounts.mounts()
         if path == PurePosixPath("/"):
             raise Unusable("it is the whole host")
-        for each in (*_SYSTEM, *_DOCKERS, root, *self._socket(), *self._own):
+        for each in (*_SYSTEM, *DOCKERS, root, *self._socket(), *self._own):
             forbidden = PurePosixPath(os.path.realpath(each))
             if problem := _objection(path, forbidden, table):
                 raise Unusable(problem if str(forbidden) == each else f"{problem} (that is {each})")
         for mount in table:
-            if mount.kind in _KERNELS and (mount.point.is_relative_to(path) or mount == mounts.holder(path, table)):
+            if mount.kind in KERNELS and (mount.point.is_relative_to(path) or mount == mounts.holder(path, table)):
                 raise Unusable(f"the kernel's {mount.kind} is mounted at {mount.point}")
         return str(path)
 

@@ -1,10 +1,45 @@
-"""Refusals: what the Engine's errors about images mean, and what to do next.
+"""Refusals: what the Engine's errors mean, and what to do next; and why there is no answer at all.
 
-A status says little: the Engine answers 500 for everything that its registry, its network or its disk refuses, and
-within a stream it gives a sentence alone. So those few are recognised by words in it that are not the Engine's own: the
-registry protocol's (distribution, registry/api/errcode), the kernel's, and Go's network package's.
+Of most calls the status says it. About images it says little: the Engine answers 500 for everything that its registry,
+its network or its disk refuses, and within a stream it gives a sentence alone. So those few are recognised by words in
+it that are not the Engine's own: the registry protocol's (distribution, registry/api/errcode), the kernel's, and Go's
+network package's.
 """
 
+from collections.abc import Mapping
+
+from fleet import errors
+
+#: The kind of an Engine's refusal by its HTTP status (Docker Engine API, v1.41).
+_KINDS = {
+    400: "bad_request",
+    403: "forbidden",
+    404: "no_such_container",
+    409: "conflict",
+    501: "not_supported",
+}
+#: What the Engine says in words only, all of it with status 500: the errors of the kernel (errno(3)), and of the table
+#: of ports (moby, libnetwork/portallocator).
+_WORDS = {
+    "no space left on device": "no_space",
+    "disk quota exceeded": "no_space",
+    "port is already allocated": "port_in_use",
+    "address already in use": "port_in_use",
+}
+#: Statuses that say too little: an ambiguous id is a 500 or a 400 by the Engine's version, and a 404 may be about a
+#: network that the container needs.
+VAGUE = (400, 404, 500)
+REMEDIES = {
+    "no_such_container": "`fleet ps` shows what there is",
+    "ambiguous": "give more of its id, or its name; `fleet ps` shows both",
+    "no_space": "free some space on the host; `docker system df` there shows what takes it",
+    "port_in_use": "`fleet ps` shows who publishes it; give another host_port, or none for one that is free",
+    "name_in_use": "give another name, or have the container replaced (`--replace`, replace=true)",
+    "no_such_image": "is its name spelled right, and is it on the host? pull=missing gets it from its registry",
+    "no_such_network": "make it on the host (`docker network create`), or leave it out",
+    "container_running": "stop it first, or remove it by force (`--force`, force=true)",
+    "not_running": "`fleet ps` shows what runs",
+}
 #: Words of a sentence, in lower case, and the kind that they mean; the first that fits counts.
 _IMAGE_WORDS = (
     ("no space left on device", "no_space"),
@@ -56,3 +91,38 @@ def of_image(status: int, said: str) -> str:
         if words in lowered:
             return kind
     return _IMAGE_STATUSES.get(status, "engine_error")
+
+
+def about_image(image: str, said: str, *, status: int = 0) -> errors.EngineRefused:
+    """Return the refusal of an image as an error; without a status, of one in a stream."""
+    kind = of_image(status, said)
+    return errors.EngineRefused(f"image {image!r}: {said}", kind=kind, remedy=IMAGE_REMEDIES.get(kind, ""))
+
+
+def of_call(status: int, said: str, kinds: Mapping[int, str]) -> str:
+    """Return the kind of a refusal, where its words or its status among `kinds` say it; empty where neither does."""
+    return next((kind for words, kind in _WORDS.items() if words in said), "") or kinds.get(status, "")
+
+
+def by_status(status: int) -> str:
+    """Return the kind of a refusal of which nothing else is known."""
+    return _KINDS.get(status, "engine_error")
+
+
+def unavailable(url: str, exc: BaseException) -> errors.EngineUnavailable:
+    """Return what to say of an Engine that did not answer."""
+    cause = innermost(exc)
+    remedy = "is it running? FLEET_DOCKER_URL or DOCKER_HOST says where it is"
+    if isinstance(cause, PermissionError):
+        remedy = "let the worker's user open the socket: add it to the group that owns it, often `docker`"
+    elif not url.startswith(("unix://", "tcp://", "http://", "https://")):
+        remedy = "write FLEET_DOCKER_URL or DOCKER_HOST as unix:///PATH or tcp://HOST:PORT"
+    said = str(cause) or type(cause).__name__
+    return errors.EngineUnavailable(f"the Docker Engine at {url} does not answer ({said})", remedy=remedy)
+
+
+def innermost(exc: BaseException) -> BaseException:
+    """Return the first reason: docker-py and requests wrap a refused connection four times."""
+    while (cause := exc.__cause__ or exc.__context__) is not None:
+        exc = cause
+    return exc

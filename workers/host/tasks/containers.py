@@ -25,13 +25,13 @@ from fleet.contracts.containers import (
     RemoveContainer,
     StopContainer,
 )
+from workers.host.claim import Claim
 from workers.host.containers.ending import stop_if_ended
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
 from workers.host.containers.listing import describe, everything, running, with_details
 from workers.host.containers.making import Maker
 from workers.host.containers.removing import Remover
-from workers.host.journal import Claim
 from workers.host.streams import StreamedRun
 
 #: A wait looks so often whether its run is over, and the Engine still there.

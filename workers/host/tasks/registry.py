@@ -1,6 +1,7 @@
 """Which function carries out which of Fleet's own contracts; for those of packages see `packages`."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from fleet.contracts import container_output, containers, hosts, images
 from fleet.contracts.hosts import Facts
@@ -11,9 +12,16 @@ from workers.host.tasks.containers import ContainerTasks
 from workers.host.tasks.following import FollowingTasks
 from workers.host.tasks.images import ImageTasks
 
+NOTHING: Mapping[str, OwnPerformer] = MappingProxyType({})
 
-def performers(detect: Callable[[], Facts], on_containers: ContainerTasks) -> Mapping[str, OwnPerformer]:
-    """Return the function for each of Fleet's own contracts, by the contract's name."""
+
+def performers(
+    detect: Callable[[], Facts], on_containers: ContainerTasks, *, governed: Mapping[str, OwnPerformer] = NOTHING
+) -> Mapping[str, OwnPerformer]:
+    """Return the function for each of Fleet's own contracts, by the contract's name.
+
+    `governed` are those of contracts whose every request needs a grant.
+    """
     following = FollowingTasks(on_containers.engine, on_containers.grants)
     on_images = ImageTasks(on_containers.engine)
     return {
@@ -34,6 +42,7 @@ def performers(detect: Callable[[], Facts], on_containers: ContainerTasks) -> Ma
         images.LIST.name: on_images.list,
         images.PULL.name: on_images.pull,
         images.REMOVE.name: on_images.remove,
+        **governed,
     }
 
 

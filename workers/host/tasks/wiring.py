@@ -1,10 +1,13 @@
-"""Wiring: the parts of a host that act on containers, put together for one session."""
+"""Wiring: what carries out Fleet's own contracts on a host, put together for one session."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from fleet import policy
+from fleet.contracts import Request, RunContext, registry
+from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
 from workers.host.containers import making
@@ -12,14 +15,19 @@ from workers.host.containers.asking import Secrets
 from workers.host.containers.engine import Engine
 from workers.host.containers.grants import Grants
 from workers.host.containers.keeping import SecretFiles
-from workers.host.containers.places import Places
+from workers.host.containers.places import DOCKERS, Places
 from workers.host.containers.removing import Remover
 from workers.host.containers.restoring import Restoring
 from workers.host.containers.undoing import Undoing
+from workers.host.files.never import Never
+from workers.host.governing import Governor
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
 from workers.host.running import Running
+from workers.host.streams import OwnPerformer
 from workers.host.tasks.containers import ContainerTasks
+from workers.host.tasks.files import FileTasks, Grant, GrantedFiles
+from workers.host.tasks.registry import performers
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class OnContainers:
     undoing: Undoing
     secrets: Secrets
     restoring: Restoring
+    #: where their secrets lie
+    files: SecretFiles
 
 
 def wire(
@@ -46,21 +56,61 @@ def wire(
     )
     interrupted = {claim.run_id for claim in journal.interrupted()}  # the session settles those by itself
     tasks, undoing = tasks_of(settings, engine, host=host, secrets=secrets, interrupted=interrupted)
-    return OnContainers(tasks, undoing, secrets, Restoring(files, engine, host=host))
+    return OnContainers(tasks, undoing, secrets, Restoring(files, engine, host=host), files)
 
 
 def tasks_of(
     settings: Settings, engine: Engine, *, host: str, secrets: making.Secrets | None, interrupted: Collection[str]
 ) -> tuple[ContainerTasks, Undoing]:
     """Return what carries out the tasks, and the thread that undoes what runs but for those interrupted have left."""
+    grants = Grants(policy.of_host(settings).containers, Places(engine, _own_places(settings, host)), engine)
+    undoing = Undoing(engine, settings.host_dir(host) / "making", secrets=secrets)
+    undoing.take_up(except_for=interrupted)
+    maker = making.Maker(engine, grants, undoing, secrets=secrets)
+    return ContainerTasks(engine, grants, maker, Remover(engine, grants, secrets=secrets)), undoing
+
+
+def performers_of(
+    settings: Settings,
+    engine: Engine,
+    *,
+    host: str,
+    containers: OnContainers,
+    journal: Journal,
+    governor: Governor,
+    detect: Callable[[], Facts],
+) -> Mapping[str, OwnPerformer]:
+    """Return the function for each of Fleet's own contracts; one about files asks the policy when it begins."""
+
+    def grant(request: Request, run: RunContext) -> Grant:
+        claim = journal.begun(run.run_id)
+        granted = governor.grant(claim, registry.get(claim.task), request).file
+        assert granted is not None  # an answer about files that is not "deny" has one
+        return granted
+
+    on_files = GrantedFiles(file_tasks(settings, engine, host=host), grant)
+    return performers(detect, containers.tasks, governed=on_files.performers())
+
+
+def file_tasks(settings: Settings, engine: Engine, *, host: str) -> FileTasks:
+    """Return what carries out the tasks about files, with nothing left of what a former worker was putting."""
     own = (
+        *_own_places(settings, host),
+        policy.USUAL_PATH.parent,
+        settings.signing_keys_path,
+        *([settings.principal_file] if settings.principal_file else ()),
+    )
+    socket = [engine.url.removeprefix("unix://")] if engine.url.startswith("unix://") else []
+    never = Never(own, others=map(Path, (*DOCKERS, *socket)))
+    tasks = FileTasks(notes=settings.host_dir(host) / "putting", never=never)
+    tasks.take_up()
+    return tasks
+
+
+def _own_places(settings: Settings, host: str) -> tuple[Path, ...]:
+    return (
         settings.state_dir,
         settings.secrets_dir,
         settings.credential_path(host),
         settings.policy_file or policy.USUAL_PATH,
     )
-    grants = Grants(policy.of_host(settings).containers, Places(engine, own), engine)
-    undoing = Undoing(engine, settings.host_dir(host) / "making", secrets=secrets)
-    undoing.take_up(except_for=interrupted)
-    maker = making.Maker(engine, grants, undoing, secrets=secrets)
-    return ContainerTasks(engine, grants, maker, Remover(engine, grants, secrets=secrets)), undoing

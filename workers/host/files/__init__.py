@@ -1,0 +1,1 @@
+"""Files of this host, each below a directory that the policy grants."""
