@@ -23,6 +23,7 @@ FleetError                        exit code
 │   ├── QueueFull                      too much waits for the host already
 │   ├── TaskExpired                    the run was still waiting when its time was over
 │   ├── BrokerUnavailable              nobody answers
+│   │   ├── BrokerEmpty                somebody answers, and knows nothing of the fleet (yet)
 │   │   └── BrokerRefused              somebody answers, and does not take us
 │   │       └── BrokerUntrusted        somebody answers, and cannot show to be the broker
 │   ├── DatabaseUnavailable
@@ -245,6 +246,19 @@ class TaskExpired(Unreachable):
 
 class BrokerUnavailable(Unreachable):
     code = "broker_unavailable"
+
+
+class BrokerEmpty(BrokerUnavailable):
+    """The broker answers and knows of no fleet: it is new, or has lost its data, and no control plane has set it up
+    since. Nothing was sent."""
+
+    code = "broker_empty"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "broker_empty: the broker knows nothing of the fleet: it is new, or has lost its data; nothing was sent",
+            remedy="the control plane sets it up as soon as it reaches it: is `fleet control` running?",
+        )
 
 
 class BrokerRefused(BrokerUnavailable):

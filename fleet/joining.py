@@ -143,7 +143,9 @@ def _prepare(
     """Recognise the control plane, and seal the request to it."""
     try:
         said: Any = client.get(names.TRUST)
-        fleet_key, seal_to = trust.recognise(said or "", token.fleet)
+        if said is None:
+            raise errors.BrokerEmpty
+        fleet_key, seal_to = trust.recognise(said, token.fleet)
         believed = Trust.in_keys([fleet_key])
         believed.learn(said)
     except (errors.NotTrusted, UnicodeDecodeError) as exc:

@@ -165,6 +165,9 @@ def _control(client: Any) -> list[Finding]:
 
 def _hosts(client: Any) -> list[Finding]:
     enrolled = sorted(client.hkeys(names.HOSTS))
+    if not enrolled and not client.get(names.TRUST):
+        empty = errors.BrokerEmpty()
+        return [Finding("hosts", "fail", empty.message, empty.remedy)]
     if not enrolled:
         return [Finding("hosts", "warn", "none is enrolled", "`fleet token create`, then `fleet enroll` on the host")]
     beats = presence.read(client, enrolled)

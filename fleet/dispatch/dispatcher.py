@@ -101,6 +101,8 @@ class Dispatcher:
                 found[host] = membership.read(host, entry, trust=self.signer.trust)
             except errors.NotTrusted as exc:
                 log.warning("host.untrusted", host=host, error=str(exc), next="it is left out")
+        if not entries and not statement:
+            raise errors.BrokerEmpty
         if entries and not found:
             raise errors.NotTrusted(
                 f"of {len(entries)} hosts in the registry none is vouched for by a key of the fleet that is known here",
@@ -168,7 +170,7 @@ class Dispatcher:
             is_connected, entry, waiting, time, statement, credential = pipe.execute()
             self.signer.learn(statement=statement, credential=credential)
             if entry is None:
-                raise errors.HostNotEnrolled(host, self._enrolled())
+                raise errors.HostNotEnrolled(host, self._enrolled()) if statement else errors.BrokerEmpty
         member = membership.read(host, entry, trust=self.signer.trust)
         found = membership.obstacle(
             host, availability=member.availability, connected=bool(is_connected), waiting=waiting, queues=queues
@@ -229,6 +231,8 @@ class Dispatcher:
             pipe.hget(names.PRINCIPALS, self.principal)
             entry, time, statement, credential = pipe.execute()
             self.signer.learn(statement=statement, credential=credential)
+            if entry is None and not statement:
+                raise errors.BrokerEmpty
             if entry is None:
                 hint = errors.did_you_mean(host, self._enrolled()) or "`fleet task list` shows tasks and their hosts"
                 raise errors.NotFound(f"no host named {host!r} is enrolled, so it has no tasks", remedy=hint)

@@ -106,6 +106,7 @@ def test_the_guide_to_production(
         control.end("redis-server /etc/redis/fleet.conf")
         shutil.rmtree(control.directory / "var" / "lib" / "redis" / "appendonlydir")
         control.start("redis-server /etc/redis/fleet.conf", says="Ready to accept connections", where="a test")
+        control.shows["fleet push-task fleet.host.ping --host edge-7 --arg echo=hello --wait"] = "hello"
         control.follow(session("production-works"))
 
         control.follow(session("production-upgrade"))

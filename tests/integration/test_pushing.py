@@ -49,6 +49,7 @@ def settings(broker: Broker, tmp_path: Path) -> Settings:
 @pytest.fixture
 def fleet(settings: Settings, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """A fleet of edge-1 and edge-2, connected, without workers; `fleet.tasks` pushes to it, too."""
+    client.set(names.TRUST, factories.statement())
     enroll(client, "edge-1", "edge-2")
     with Fleet(settings) as opened:
         monkeypatch.setattr(tasks, "_fleet", lambda: opened)
@@ -341,6 +342,22 @@ def test_where_no_entry_can_be_believed_that_is_said_and_not_that_there_are_no_h
         client.hset(names.HOSTS, host, "{}")
     with pytest.raises(errors.NotTrusted, match="of 2 hosts in the registry none is vouched for"):
         fleet.targets(all_hosts=True)
+
+
+def test_a_broker_that_has_lost_its_data_is_not_a_fleet_without_hosts(fleet: Fleet, client: "redis.Redis") -> None:
+    """Hosts are back before the control plane has set the broker up again: they are enrolled all the same."""
+    with pytest.raises(errors.HostNotEnrolled):
+        tasks.ping_host.on("edge-9").delay()
+    client.delete(names.TRUST, names.HOSTS)
+    for ask in (
+        tasks.ping_host.on("edge-1").delay,
+        lambda: fleet.targets(on="edge-1"),
+        lambda: fleet.targets(all_hosts=True),
+        lambda: fleet.dispatcher.cancel(names.new_run_id("edge-1")),
+    ):
+        with pytest.raises(errors.BrokerEmpty, match="lost its data"):
+            ask()
+    assert client.llen(names.queue("edge-1")) == client.llen(names.control("edge-1")) == 0
 
 
 def granted(client: "redis.Redis", *, version: int = 1, least: int = 1, **more: Any) -> None:

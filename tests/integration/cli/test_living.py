@@ -243,6 +243,15 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(cli: Cli, host: fork
             evicting = cli("doctor", **environment)
         finally:
             client.config_set("maxmemory-policy", "noeviction")
+        published = client.get(names.TRUST), client.hgetall(names.HOSTS)
+        client.delete(names.TRUST, names.HOSTS)
+        try:
+            emptied = cli("doctor", **environment)
+        finally:
+            client.set(names.TRUST, published[0])
+            client.hset(names.HOSTS, mapping=published[1])
+    assert emptied.code == 1
+    assert "knows nothing of the fleet" in emptied.out
     assert evicting.code == 1
     assert "set `maxmemory-policy noeviction`" in evicting.out
 
