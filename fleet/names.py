@@ -198,6 +198,11 @@ def new_run_id(host: str) -> str:
     return f"{host_id(host)}:{uuid.UUID(int=number | secrets.randbits(62))}"
 
 
+def age_of_run(run_id: str) -> float:
+    """Return how many seconds ago a run was pushed, by the clocks of who pushed it and of this machine."""
+    return time.time() - (uuid.UUID(run_id.partition(":")[2]).int >> 80) / 1000
+
+
 def host_of_run(run_id: str) -> str:
     """Return the host that a run id names; raise `errors.InvalidValue` for anything that is no run id."""
     host, separator, tail = run_id.partition(":")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import shapes
-from fleet.cli import answering, contents, invocation, render, standing, steps, tables, when
+from fleet.cli import answering, contents, invocation, render, standing, steps, tables, waiting, when
 from fleet.cli import audit as audit_command
 from fleet.cli.grammar import Group
 from fleet.cli.tables import Column, Record
@@ -111,7 +111,9 @@ def show(run_id: str) -> None:
     """Show all that whoever approves a run should know: who asks for what exactly, on which host, and why."""
     from fleet import approvals, runs
 
-    with invocation.database(invocation.current().settings()) as session:
+    settings = invocation.current().settings()
+    waiting.await_record(settings, run_id)
+    with invocation.database(settings) as session:
         run = runs.named(session, run_id)
         record = _whole(session, approvals.get(session, run.id), run)
     render.detail(record, key="id", rows=_rows(record))

@@ -91,7 +91,9 @@ def show(task_id: str) -> None:
     """Show all that is known of one task: who asked, what for, and what came of it."""
     from fleet import runs
 
-    with invocation.database(invocation.current().settings()) as session:
+    settings = invocation.current().settings()
+    waiting.await_record(settings, task_id)
+    with invocation.database(settings) as session:
         row = runs.named(session, task_id)
         tries = [shapes.attempt(attempt) for attempt in runs.attempts(session, row.id)]
     record = {**shapes.run(row), "attempts": tries}
@@ -104,7 +106,9 @@ def events(task_id: str) -> None:
     """List what was recorded of one task, step by step."""
     from fleet import audit, runs
 
-    with invocation.database(invocation.current().settings()) as session:
+    settings = invocation.current().settings()
+    waiting.await_record(settings, task_id)
+    with invocation.database(settings) as session:
         run = runs.named(session, task_id)
         rows = audit.events(session, run=run.id, after_id=0, limit=100_000)
     columns = [c for c in audit_command.COLUMNS if c.heading not in {"HOST", "TASK", "TASK ID"}]
@@ -192,6 +196,7 @@ def retry(ctx: click.Context, *, task_id: str, offline: Any, waits: bool, timeou
     from fleet.client import Fleet
 
     settings = invocation.current().settings()
+    waiting.await_record(settings, task_id)
     with invocation.database(settings) as session:
         row = runs.named(session, task_id)
         run = shapes.run(row)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: How often the ledger is asked while a result is awaited.
 _LOOK_SECONDS = 3.0
+#: So young, a run may have ended already and be on its way to the ledger.
+_RECORDED_WITHIN_SECONDS = 2.0
+_MOMENT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +100,32 @@ def refuse_unknown(settings: "Settings", run_ids: Sequence[str]) -> None:
     """Raise `errors.NotFound` for a run that the ledger does not know, where there is a ledger."""
     from fleet import errors
 
+    for run_id in run_ids:
+        await_record(settings, run_id)
     records = _records(settings, run_ids)
     for run_id in run_ids:
         if records is not None and run_id not in records:
             raise errors.NotFound(f"no task {run_id!r} is recorded", remedy="`fleet task list` shows those that are")
+
+
+def await_record(settings: "Settings", text: str) -> None:
+    """Wait until a task that was pushed only just now is recorded, where there is a ledger; any other, not at all.
+
+    Raises `errors.InvalidValue` for an id that is none.
+    """
+    while ":" in text and _is_under_way(text):
+        records = _records(settings, [text])
+        if records is None or text in records:
+            return
+        time.sleep(_MOMENT_SECONDS)
+
+
+def _is_under_way(run_id: str) -> bool:
+    """Say whether a run that is not in the ledger may be in a moment."""
+    from fleet import names
+
+    names.host_of_run(run_id)
+    return 0 <= names.age_of_run(run_id) < _RECORDED_WITHIN_SECONDS
 
 
 def has_ended(settings: "Settings", run_id: str) -> bool:

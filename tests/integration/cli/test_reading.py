@@ -2,14 +2,18 @@
 
 import json
 import signal
+import threading
 import time
 from datetime import timedelta
 
 import pytest
 import yaml
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from fleet import audit, clock, db, inventory, names, runs
+from fleet import audit, clock, db, errors, inventory, names, runs
+from fleet.cli import waiting
+from fleet.settings import Settings
 from tests import factories
 from tests.integration.cli.conftest import Cli
 from tests.services.broker import Broker
@@ -56,6 +60,35 @@ def test_tasks_are_listed_in_every_form(cli: Cli, run_id: str) -> None:
     assert cli("task", "list", "-o", "id").out == f"{run_id}\n"
     assert json.loads(cli("-o", "jsonl", "task", "list").out) == record
     assert yaml.safe_load(cli("task", "list", "-o", "yaml").out) == [record]
+
+
+def test_a_task_that_was_pushed_just_now_is_waited_for_until_it_is_recorded(
+    ledger: Engine, run_id: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=SecretStr(migrated_url))
+    monkeypatch.setattr(waiting, "_RECORDED_WITHIN_SECONDS", 60.0)
+    looked, pushed = threading.Event(), names.new_run_id("edge-7")
+
+    def pause(_: float) -> None:
+        looked.set()
+        recorder.join()
+
+    def record() -> None:
+        looked.wait(60)
+        with db.session(ledger) as session:
+            runs.apply_many(session, [factories.queued(pushed)])
+
+    monkeypatch.setattr("fleet.cli.waiting.time.sleep", pause)
+    recorder = threading.Thread(target=record)
+    recorder.start()
+    waiting.await_record(settings, pushed)
+    assert looked.is_set(), "it was there before anybody looked"
+    assert not recorder.is_alive()
+
+    monkeypatch.setattr(waiting, "_RECORDED_WITHIN_SECONDS", 0.0)
+    waiting.await_record(settings, names.new_run_id("edge-7"))
+    with pytest.raises(errors.InvalidValue):
+        waiting.await_record(settings, "edge-7:none")
 
 
 def test_an_empty_list_is_empty_for_programs_and_says_so_to_people(cli: Cli) -> None:
