@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -504,7 +505,7 @@ def test_after_kill_9_what_the_engine_was_asked_for_is_asked_again_or_compared_a
     client = docker_engine.client()
     for name in ("stubborn", "reborn"):  # pid 1 ignores SIGTERM
         client.containers.run(IMAGE, ["/bin/sleep", "300"], name=name, detach=True)
-    born = client.containers.get("reborn").attrs["State"]["StartedAt"]
+    born, began = client.containers.get("reborn").attrs["State"]["StartedAt"], time.time()
     system.start_control()
     system.enroll("h1")
     worker = system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url, FLEET_CONCURRENCY="2")
@@ -514,11 +515,17 @@ def test_after_kill_9_what_the_engine_was_asked_for_is_asked_again_or_compared_a
     )
     for run in (stopping, restarting):
         system.record(run, state="running")
+    both = {"event": "kill", "container": ["stubborn", "reborn"]}
+    events = client.events(since=int(began), until=int(began) + 60, filters=both, decode=True)
+    asked = {event["Actor"]["Attributes"]["name"] for event in islice(events, 2)}
+    events.close()
+    assert asked == {"stubborn", "reborn"}, "one that has begun need not have got to the Engine yet"
     waiting = [system.fleet.push("fleet.host.ping", on="h1", arguments={"echo": str(n)}) for n in range(3)]
     worker.stop(number=signal.SIGKILL)
-    system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url)
     for name in ("stubborn", "reborn"):  # what the Engine was asked for need not take the minute
         client.containers.get(name).kill()
+    until(lambda: client.containers.get("reborn").attrs["State"]["StartedAt"] > born, "the Engine has done it")
+    system.start_worker("h1", FLEET_DOCKER_URL=docker_engine.url)
     for batch in waiting:
         (outcome,) = batch.wait(timeout=30)
         assert outcome.state == "succeeded"
