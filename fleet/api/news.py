@@ -119,7 +119,7 @@ class News:
                 failing = True
                 self._stopping.wait(_RETRY_SECONDS)
             finally:
-                client.connection_pool.disconnect()
+                client.close()
 
     def _pass_on(self, message: "dict[str, str] | None") -> None:
         if message is None or self._loop is None:

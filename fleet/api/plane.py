@@ -78,5 +78,4 @@ class Plane:
 
     def close(self) -> None:
         self._client.close()
-        self._client.connection_pool.disconnect()
         self._engine.dispose()

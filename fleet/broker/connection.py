@@ -57,7 +57,7 @@ def connect(
         decode_responses=decodes,
         client_name=f"fleet-{name}",
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)  # whose `close` closes the sockets, too
 
 
 @contextmanager

@@ -6,6 +6,7 @@ result could make the caller raise anything, `SystemExit` included. Here a failu
 own errors. A result counts only with its host's signature, or the fleet's: nobody else can say how a run ended.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -81,6 +82,11 @@ def awaiting() -> Iterator[None]:
         ) from exc
 
 
+class _LetsGo(threading.local):
+    #: whether this thread is unsubscribing from results that nobody holds any more
+    value = False
+
+
 _ResultConsumer: Any = celery_redis.ResultConsumer  # type: ignore[attr-defined]  # missing in the stubs
 
 
@@ -90,6 +96,61 @@ class Consumer(_ResultConsumer):  # type: ignore[misc]  # as above
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._decode_result = self._read
+        self._lets_go = _LetsGo()
+
+    def _flush_pending_unsubscribe(self) -> None:
+        """Unsubscribe from results that nobody holds any more, as Celery does here, and connect to nothing for it.
+
+        It is the garbage collector who lets go of most results, anywhere in the program: Celery would look for a
+        broker that is away for twenty seconds there, and raise what nobody can catch.
+        """
+        if self._lock_depth.value:
+            return  # in the midst of something else: it comes by here at its end
+        before, self._lets_go.value = self._lets_go.value, True
+        try:
+            if self._has_lost() and self._pubsub_lock.acquire(blocking=False):
+                try:
+                    self._forget_pending()
+                finally:
+                    self._pubsub_lock.release()
+            super()._flush_pending_unsubscribe()
+        finally:
+            self._lets_go.value = before
+
+    @contextmanager
+    def reconnect_on_error(self) -> Iterator[None]:
+        if not self._lets_go.value:
+            with super().reconnect_on_error():
+                yield
+            return
+        try:
+            yield
+        except self._connection_errors:
+            # The next who waits finds the connection lost, and connects anew.
+            pubsub = self._pubsub
+            for channel in pubsub.pending_unsubscribe_channels:  # nobody has answered, nobody will
+                pubsub.channels.pop(channel, None)
+
+    def _reconnect_pubsub(self) -> None:
+        """Connect anew, having closed what there was: Celery leaves that to the garbage collector."""
+        with self._locked():
+            if self._pubsub is not None:
+                self._pubsub.close()
+            self.backend.client.connection_pool.disconnect()
+            super()._reconnect_pubsub()
+
+    def _has_lost(self) -> bool:
+        """Say whether the connection by which results are heard is away, or was never made."""
+        connection = self._pubsub and self._pubsub.connection
+        return connection is None or connection._sock is None  # noqa: SLF001 - redis-py has no other word for it
+
+    def _forget_pending(self) -> None:
+        """Drop what is to be unsubscribed from: a connection that is made anew has not subscribed to it."""
+        channels = self._pubsub.channels if self._pubsub is not None else {}
+        while self._pending_unsubscribe:
+            key = self._pending_unsubscribe.pop()
+            self.subscribed_to.discard(key)
+            channels.pop(_bytes(key), None)
 
     def on_state_change(self, meta: Any, message: Any) -> None:
         run_id = meta.get("task_id", "")
@@ -179,17 +240,6 @@ class Backend(RedisBackend):
             return exc
         return error_from(exc)
 
-    def remove_pending_result(self, result: Any) -> Any:
-        """Unsubscribe from a result, as Celery does here, unless the subscription has ended: that would connect anew.
-
-        The garbage collector may take a result after the connection that it was awaited on.
-        """
-        consumer: Any = self.result_consumer  # type: ignore[attr-defined]  # missing in the stubs
-        pubsub = consumer._pubsub  # noqa: SLF001 - Celery has no other word for it
-        if pubsub is None or pubsub.connection is None:
-            consumer.subscribed_to.discard(self.get_key_for_task(result.id))
-        return super().remove_pending_result(result)
-
     def close(self) -> None:
         """Let go of the connections of the calling thread's subscription; who waits afterwards makes new ones.
 
@@ -209,6 +259,10 @@ def _forged(run_id: str, problem: str) -> dict[str, Any]:
     log.warning("result.refused", run=run_id[:100], error=problem)
     error = errors.ResultForged(f"the result is not to be believed: {problem}", remedy=_LOOK)
     return {"task_id": run_id, "status": states.FAILURE, "result": error, "traceback": None, "children": []}
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
 def _text(value: str | bytes) -> str:

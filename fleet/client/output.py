@@ -92,7 +92,7 @@ class Output:
                 else:
                     yield from self._read(client, list(self._places))
         finally:
-            client.connection_pool.disconnect()
+            client.close()
 
     def _patiently(self, client: "redis.Redis", ends: float | None) -> Iterator[Said]:
         """Follow, through restarts of the broker."""

@@ -270,7 +270,6 @@ class Dispatcher:
             del pools[connection]
         self.app.close()
         self.redis.close()
-        self.redis.connection_pool.disconnect()
 
 
 def _seconds(broker_time: tuple[int, int]) -> float:

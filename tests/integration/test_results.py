@@ -1,6 +1,9 @@
 """Results as callers read them: their host's word, or the fleet's, whatever else lies there or is published."""
 
+import gc
 import json
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +20,7 @@ from fleet.dispatch.result import RunResult
 from fleet.security import signing
 from fleet.settings import Settings
 from tests import factories
-from tests.services.broker import Broker
+from tests.services.broker import Broker, serve
 from tests.services.waiting import until
 
 RING = factories.ring()
@@ -26,11 +29,21 @@ NOW = "2026-01-02T03:04:05+00:00"
 
 @pytest.fixture
 def fleet(broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
-    settings = Settings(broker_url=broker.url, principal="alice", state_dir=tmp_path)
+    with opened(broker, tmp_path) as fleet:
+        yield fleet
+
+
+def opened(broker: Broker, state: Path) -> Fleet:
+    settings = Settings(broker_url=broker.url, principal="alice", state_dir=state)
     held = factories.principal_credential("alice", broker_url=broker.url)
     credentials.save_principal(settings.principal_path("alice"), held)
-    with Fleet(settings) as opened:
-        yield opened
+    return Fleet(settings)
+
+
+@pytest.fixture
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that a test may stop."""
+    yield from serve("valkey", tmp_path_factory.mktemp("broker"))
 
 
 @pytest.fixture
@@ -188,3 +201,35 @@ def test_a_forged_result_in_a_batch_harms_no_other_run(fleet: Fleet, client: "re
         found = got.result(60)
     assert [found[run].state for run in runs] == ["unknown"] * 3 + ["succeeded"] * 3
     assert all(isinstance(found[run].error, errors.ResultForged) for run in (unsigned, garbage, theirs))
+
+
+def test_a_result_that_nobody_holds_any_more_waits_for_no_broker(
+    own_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector lets go of it, anywhere in the program, and while the broker is away, too."""
+    uncaught: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: uncaught.append(what.exc_value))
+    with opened(own_broker, tmp_path) as fleet:
+        with own_broker.connect() as client:
+            client.hset(names.HOSTS, "edge-7", factories.entry("edge-7"))
+        left, also_left, kept = (fleet.push("fleet.host.ping", on="edge-7", offline="queue") for _ in range(3))
+        forgotten = [*left.run_ids, *also_left.run_ids]
+        [run] = kept.run_ids
+        own_broker.stop()
+        began = time.monotonic()
+        del left  # which finds the connection lost
+        gc.collect()
+        del also_left  # and which knows it
+        gc.collect()
+        assert time.monotonic() - began < 10, "Celery tries twenty times, a second apart"
+
+        own_broker.start()
+        with ThreadPoolExecutor(1) as pool, own_broker.connect() as client:
+            got = pool.submit(list, kept.wait(timeout=60))
+            publish(client, run, signed(succeeded(run)))
+            assert [outcome.reply for outcome in got.result(90)] == [{"echo": "x"}], "who waits connects anew"
+            heard = dict(client.pubsub_numsub(*map(names.result, forgotten)))
+        assert list(heard.values()) == [0, 0]
+        del kept, got
+    gc.collect()
+    assert uncaught == []
