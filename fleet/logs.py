@@ -18,7 +18,8 @@ import logging
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, MutableMapping
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -102,6 +103,10 @@ class Log:
     def exception(self, event: str, **fields: Any) -> None:
         """Log at `error`, with the traceback of the exception in hand."""
         self._emit(logging.ERROR, event, fields, exc_info=True)
+
+    def masked_exception(self, event: str, mask: Callable[[str], str], /, **fields: Any) -> None:
+        """Do what `exception` does with a traceback that may show a secret: `mask` takes it out."""
+        self._emit(logging.ERROR, event, {**fields, "exception": mask(traceback.format_exc().rstrip())})
 
     def _emit(self, level: int, event: str, fields: dict[str, Any], *, exc_info: bool = False) -> None:
         if self._logger.isEnabledFor(level):

@@ -127,6 +127,25 @@ def test_no_line_of_a_traceback_can_pass_for_an_event() -> None:
 
 
 @pytest.mark.parametrize("format", ["console", "json"])
+def test_what_is_to_be_hidden_is_hidden_in_tracebacks_too(format: logs.Format) -> None:  # noqa: A002
+    stream = io.StringIO()
+    logs.configure("info", format, stream=stream)
+    try:
+        raise RuntimeError("it was hunter2")
+    except RuntimeError:
+        hide = "hunter2"
+        logs.get("fleet.test").masked_exception("run.broken", lambda text: text.replace(hide, "***"), run="edge-1:x")
+    text = stream.getvalue()
+    assert "RuntimeError: it was ***" in text
+    assert "test_logs.py" in text
+    assert "hunter2" not in text
+    if format == "json":
+        assert written(stream)[0]["exception"].startswith("Traceback")
+    else:
+        assert all(line.startswith("    ") for line in text.splitlines()[1:])
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
 def test_what_a_process_is_about_is_in_every_line(format: logs.Format) -> None:  # noqa: A002
     stream = io.StringIO()
     logs.configure("info", format, stream=stream, about={"host": "edge-1"})

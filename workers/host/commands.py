@@ -121,7 +121,7 @@ class Commands:
         except sqlite3.Error:
             raise
         except Exception as exc:  # whatever it is, its run must end all the same
-            log.exception("run.broken", **claim.about)
+            log.masked_exception("run.broken", self._governor.mask, **claim.about)
             self._refuse(claim, "internal_error", f"{type(exc).__name__}: {exc}")
             raise errors.TaskFailed(f"{type(exc).__name__}: {exc}", kind="internal_error") from exc
 

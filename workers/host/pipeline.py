@@ -196,8 +196,7 @@ class Pipeline:
             return outcomes.operation(claim, outcome, detail=detail, reply=reply, duration_seconds=took())
 
         def fail(kind: str, message: str) -> None:
-            shown = self._masked(message) if contract.governed else message
-            text = shown[:MAX_ERROR_CHARACTERS]
+            text = self._masked(message)[:MAX_ERROR_CHARACTERS]
             outcome: outcomes.Outcome = "time_limit" if kind == "time_limit" else "failed"
             self._endings.fail(claim, kind=kind, message=text, duration_seconds=took(), session=record(outcome, text))
 
@@ -226,7 +225,7 @@ class Pipeline:
                 fail(exc.kind if isinstance(exc, errors.TaskFailed) else exc.code, str(exc))
             raise
         except BaseException as exc:  # a performer may raise anything; its run must end all the same
-            log.exception("run.broken", **claim.about)
+            log.masked_exception("run.broken", self._masked, **claim.about)
             if not run.ended():
                 fail("internal_error", f"{type(exc).__name__}: {exc}")
             raise errors.TaskFailed(f"{type(exc).__name__}: {exc}", kind="internal_error") from exc

@@ -108,6 +108,22 @@ def test_an_error_of_any_kind_ends_the_run(part: Part) -> None:
     assert part.session.reports(run_id)[-1].data["kind"] == "internal_error"
 
 
+def test_neither_the_record_nor_the_log_of_a_run_that_broke_shows_a_known_secret(
+    part: Part, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("it was hunter2")
+
+    part.effect = fail
+    run_id = part.deliver()
+    with pytest.raises(errors.TaskFailed):
+        part.pipeline.carry_out(RESTART, run_id)
+    assert part.session.reports(run_id)[-1].data["message"] == "RuntimeError: it was ***"
+    assert "run.broken" in caplog.text
+    assert "Traceback" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 def test_a_run_that_the_pool_does_not_take_ends_and_its_message_leaves(part: Part) -> None:
     run_id = part.deliver()
     part.pipeline.give_up(run_id, "the pool is closed")
