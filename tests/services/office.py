@@ -142,3 +142,10 @@ def _row(office: System, model: type[RowT], run: str) -> RowT:
             return found
 
     return until(look, f"{model.__name__} of {run}")
+
+
+@pytest.fixture
+def canary(office: System, tmp_path: Path) -> Path:
+    """What a command makes that was carried out."""
+    rule(office, policy_text(tmp_path))
+    return tmp_path / "canary"
