@@ -97,6 +97,9 @@ class HeldKeyrings(Keyrings):
     def refresh(self) -> Keyring:
         return self._ring
 
+    def current(self, session: Session) -> Keyring:
+        return self._ring
+
 
 def voice(engine: Engine) -> Voice:
     return Voice(engine, HeldKeyrings())

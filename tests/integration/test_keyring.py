@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from fleet import audit, credentials, db, errors, keyring, principals
+from fleet import audit, credentials, db, errors, keyring, names, principals
+from fleet.broker import results
 from fleet.contracts.control import InventoryRequested
 from fleet.keyring import Keyring, Keyrings
 from fleet.security import signing, trust
 from fleet.security.identity import Level
 from fleet.security.trust import Statement, Trust
 from tests import factories
+from workers.control.voice import Voice
+
+RUN = names.new_run_id("edge-7")
 
 
 @pytest.fixture
@@ -229,6 +233,34 @@ def test_a_process_hears_of_the_key_that_another_one_made(engine: Engine, path: 
     second = rotate(engine, path).newest.public
     assert public(rings.ring) == [first], "until it looks"
     assert public(rings.refresh()) == public(rings.ring) == [first, second]
+
+
+def test_what_hosts_are_told_is_signed_by_a_key_that_counts_at_that_moment(engine: Engine, path: Path) -> None:
+    """The CLI retires a key and tells the hosts; what the control worker says after that must not be by that key."""
+    voice = Voice(engine, Keyrings(path, lambda: db.session(engine)))
+    with db.session(engine) as session:
+        factories.enroll(session, "edge-7")
+
+    def signed_by(*keys: str) -> bool:
+        [(_, word)] = voice.words([("edge-7", InventoryRequested())])
+        [result] = voice.results([results.success_meta(RUN, {}, date_done="2026-01-02T03:04:05+00:00")])
+        try:
+            signing.check_control(word, [factories.key("edge-7").public], trust=Trust.in_keys(keys))
+            signing.check_result(json.loads(result), RUN, trust=Trust.in_keys(keys))
+        except errors.NotTrusted:
+            return False
+        return True
+
+    first, second = public(rotate(engine, path))
+    assert signed_by(first), "hosts may not have heard of the second yet"
+    retire(engine, path)
+    assert signed_by(second)
+    assert not signed_by(first)
+
+    rotate(engine, path)
+    retire(engine, path)
+    path.unlink()
+    assert signed_by(second), "of a key that was made elsewhere nothing can be signed here"
 
 
 def test_what_is_sealed_for_a_key_opens_by_it_alone(engine: Engine, path: Path) -> None:

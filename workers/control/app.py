@@ -126,7 +126,7 @@ class ControlWorker:
             with db.session(engine, write=False) as session:
                 inventory.publish_hosts(session, beat_client)
                 if self._lease.held():
-                    availability.remind(session, beat_client, keyrings.ring)
+                    availability.remind(session, beat_client, keyrings.current(session))
 
         def sweep_presence() -> None:
             if self._lease.held():

@@ -57,15 +57,16 @@ class Settling:
         if not settled:
             return
         answers: list[Any]
+        ours = self._voice.results(map(_meta, settled))
         with self._client.pipeline(transaction=False) as pipe:
-            for run in settled:
+            for run, result in zip(settled, ours, strict=True):
                 # a host that was faster has the last word
-                pipe.set(names.result(run.id), self._result(run), nx=True, ex=results.RESULT_TTL_SECONDS)
+                pipe.set(names.result(run.id), result, nx=True, ex=results.RESULT_TTL_SECONDS)
                 pipe.get(names.result(run.id))
             answers = pipe.execute()
-            for run, result in zip(settled, answers[1::2], strict=True):
+            for run, written, result in zip(settled, answers[1::2], ours, strict=True):
                 # also where it was there already: whoever wrote it may have been killed before saying so
-                pipe.publish(names.result(run.id), result or self._result(run))
+                pipe.publish(names.result(run.id), written or result)
             pipe.execute()
         with db.session(self._engine) as session:
             runs.let_go(session, [run.id for run in settled])
@@ -81,13 +82,13 @@ class Settling:
                 return
             self.deliver(untold)
 
-    def _result(self, run: Run) -> str:
-        error = run.error or {}
-        meta = results.failure_meta(
-            run.id,
-            state=run.state,
-            kind=str(error.get("kind", "")),
-            message=str(error.get("message", "")),
-            date_done=(run.finished_at or clock.now()).isoformat(),
-        )
-        return self._voice.result(meta)
+
+def _meta(run: Run) -> dict[str, Any]:
+    error = run.error or {}
+    return results.failure_meta(
+        run.id,
+        state=run.state,
+        kind=str(error.get("kind", "")),
+        message=str(error.get("message", "")),
+        date_done=(run.finished_at or clock.now()).isoformat(),
+    )

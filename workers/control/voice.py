@@ -9,15 +9,19 @@ from typing import Any
 
 import redis
 from sqlalchemy import Engine
+from sqlmodel import Session
 
-from fleet import db, inventory, members, names, vault
+from fleet import db, errors, inventory, members, names, vault
 from fleet.contracts.control import ControlMessage
 from fleet.contracts.secrets import SecretsWanted
-from fleet.keyring import Keyrings
+from fleet.keyring import Keyring, Keyrings
 
 
 class Voice:
-    """Signs with the newest key there is. Thread-safe."""
+    """Signs with a key that counts at that moment: who has heard that one is retired believes it no more.
+
+    Thread-safe.
+    """
 
     def __init__(self, engine: Engine, keyrings: Keyrings) -> None:
         self._engine = engine
@@ -30,24 +34,32 @@ class Voice:
             return []
         with db.session(self._engine, write=False) as session:
             keys = inventory.accepted(session, {host for host, _message in said})
-        ring = self._keyrings.ring
+            ring = self._ring(session)
         # of two keys the host has the former for certain
         return [(names.control(host), ring.word(keys[host][0], message)) for host, message in said if keys.get(host)]
 
     def announce(self, host: str, client: "redis.Redis") -> None:
         """Bring a host's new key, password or labels to the broker, to callers and to the host itself."""
         with db.session(self._engine) as session:
-            members.announce_host(session, client, self._keyrings.ring, host)
+            members.announce_host(session, client, self._ring(session), host)
 
     def issue(self, host: str, run: str, wanted: SecretsWanted, client: "redis.Redis") -> bool:
         """Tell a host the secrets of a run, sealed to it, or why it does not get them; return whether it was told."""
-        ring = self._keyrings.ring
         with db.session(self._engine) as session:
+            ring = self._ring(session)
             answer = vault.issue(session, host, run, wanted, ring=ring)
             if answer is not None:
                 members.tell(session, client, ring, {host: answer})
         return answer is not None
 
-    def result(self, meta: Mapping[str, Any]) -> str:
-        """Return a result as it lies under its key, in the place of a host that says nothing."""
-        return self._keyrings.ring.result(dict(meta))
+    def results(self, metas: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return results as they lie under their keys, in the place of a host that says nothing."""
+        with db.session(self._engine, write=False) as session:
+            ring = self._ring(session)
+        return [ring.result(dict(meta)) for meta in metas]
+
+    def _ring(self, session: Session) -> Keyring:
+        try:
+            return self._keyrings.current(session)
+        except errors.LocalFault:  # a key that is not on this machine; those that are may count still
+            return self._keyrings.ring

@@ -78,7 +78,7 @@ def test_the_fleets_and_a_principals_keys_change_under_way(system: System, host:
         assert works(after)
         command(system, "key", "rotate")
         assert works(after)
-        until(lambda: system.heartbeat(host), "a heartbeat since the key was made")
+        system.await_heartbeat(host)  # since the key was made
         command(system, "--yes", "key", "retire")
         until(lambda: works(after), "it has heard of the new key before it was alone")
     assert system.events("message.refused") == []
