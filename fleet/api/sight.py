@@ -7,7 +7,7 @@ is autonomous for all hosts. What is out of sight is not found: the answer is th
 
 from sqlmodel import Session
 
-from fleet import errors, inventory, runs
+from fleet import errors, runs
 from fleet.api.callers import Caller
 from fleet.contracts import Risk
 from fleet.models import Run
@@ -19,14 +19,14 @@ def selector(caller: Caller) -> dict[str, str]:
     return caller.bearer.selectors
 
 
-def of_runs(session: Session, caller: Caller) -> Sight | None:
+def of_runs(caller: Caller) -> Sight | None:
     """Return which runs this caller sees; None for all."""
-    return _of(session, caller, everywhere=caller.bearer.level.may(Risk.CHANGES))
+    return _of(caller, everywhere=caller.bearer.level.may(Risk.CHANGES))
 
 
-def of_approvals(session: Session, caller: Caller) -> Sight | None:
+def of_approvals(caller: Caller) -> Sight | None:
     """Return whose requests this caller sees waiting; None for all."""
-    return _of(session, caller, everywhere=caller.bearer.level.may(Risk.CHANGES) or bool(caller.bearer.approves))
+    return _of(caller, everywhere=caller.bearer.level.may(Risk.CHANGES) or bool(caller.bearer.approves))
 
 
 def run(session: Session, caller: Caller, text: str) -> Run:
@@ -36,14 +36,13 @@ def run(session: Session, caller: Caller, text: str) -> Run:
         row = runs.named(session, text)
     except errors.UsageError:
         raise unknown from None
-    visible = of_runs(session, caller)
-    if visible and not visible.has(host=row.host_id, submitted_by=row.submitted_by):
+    visible = of_runs(caller)
+    if visible and not visible.has(session, host=row.host_id, submitted_by=row.submitted_by):
         raise unknown
     return row
 
 
-def _of(session: Session, caller: Caller, *, everywhere: bool) -> Sight | None:
+def _of(caller: Caller, *, everywhere: bool) -> Sight | None:
     if caller.bearer.reads_all or (everywhere and not caller.bearer.selectors):
         return None
-    hosts = inventory.hosts(session, selector=caller.bearer.selectors) if everywhere else []
-    return Sight(principal=caller.name, hosts=frozenset(host.id for host in hosts))
+    return Sight(principal=caller.name, selector=caller.bearer.selectors if everywhere else None)

@@ -1,30 +1,38 @@
 """Looking runs up: one by its id, many by what they have in common, and the tries at one."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, tuple_
+from sqlalchemy import ColumnElement, false, or_, tuple_
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
-from fleet import db, errors, names
-from fleet.models import Attempt, Run
+from fleet import db, errors, labeling, names
+from fleet.models import Attempt, Host, Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """Which runs somebody gets to see: those it has pushed itself, and those of some hosts."""
+    """Which runs somebody gets to see: those it has pushed itself, and those of the hosts of a selector."""
 
     principal: str
-    hosts: Collection[str]
+    #: the labels that hosts must have; None for no host at all
+    selector: Mapping[str, str] | None
 
-    def has(self, *, host: str, submitted_by: str) -> bool:
+    def has(self, session: Session, *, host: str, submitted_by: str) -> bool:
         """Say whether a run of that host and that principal is in sight."""
-        return submitted_by == self.principal or host in self.hosts
+        if submitted_by == self.principal:
+            return True
+        return session.exec(self._hosts().where(col(Host.id) == host)).first() is not None
 
     def condition(self, *, host: Any, submitted_by: Any) -> ColumnElement[bool]:
         """Return the same for a query, of the columns that say so."""
-        return or_(submitted_by == self.principal, host.in_(self.hosts))
+        return or_(submitted_by == self.principal, host.in_(self._hosts()))
+
+    def _hosts(self) -> SelectOfScalar[str]:
+        where = [false()] if self.selector is None else labeling.having(Host.labels, self.selector)
+        return select(Host.id).where(*where)
 
 
 def get(session: Session, run_id: str) -> Run:

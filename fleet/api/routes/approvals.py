@@ -29,7 +29,7 @@ def listing(caller: Anybody, plane: ThePlane, query: Annotated[words.ApprovalQue
     """List runs that wait for approval: what you have asked for, and what others have on hosts that you look after."""
     state = None if query.state == "all" else query.state
     with plane.read() as session:
-        visible = sight.of_approvals(session, caller)
+        visible = sight.of_approvals(caller)
         found = approvals.listing(session, state=state, host=query.host, sight=visible, limit=query.limit)
         commands = sessions.find(session, [row.run_id for row, _ in found])
         return [
@@ -119,8 +119,8 @@ def _seen(session: Session, caller: Caller, run: str) -> Approval:
         row = approvals.get(session, runs.named(session, run).id)
     except errors.UsageError:
         raise unknown from None
-    visible = sight.of_approvals(session, caller)
-    if visible and not visible.has(host=row.host_id, submitted_by=row.principal):
+    visible = sight.of_approvals(caller)
+    if visible and not visible.has(session, host=row.host_id, submitted_by=row.principal):
         raise unknown
     caller.asks_about(host=row.host_id, run=row.run_id)
     return row

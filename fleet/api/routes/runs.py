@@ -42,7 +42,7 @@ def listing(caller: Anybody, plane: ThePlane, query: Annotated[words.RunQuery, Q
         wanted = query.model_dump()
         if query.before is not None:
             wanted["before"] = sight.run(session, caller, query.before).id
-        found = runs.listing(session, **wanted, sight=sight.of_runs(session, caller))
+        found = runs.listing(session, **wanted, sight=sight.of_runs(caller))
     return [shapes.run(row) for row in found]
 
 
