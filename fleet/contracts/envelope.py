@@ -1,8 +1,9 @@
 """The envelope: the `fleet` header of every task message, beside Celery's own headers."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 #: Key of the envelope in the message's headers.
 HEADER = "fleet"
@@ -15,12 +16,18 @@ LONGEST_LIMIT_SECONDS = 7 * 86_400.0
 LONGEST_WAY_SECONDS = 30 * 86_400.0
 #: Between two attempts.
 LONGEST_BACKOFF_SECONDS = 86_400.0
+MOST_RETRIES = 100
+#: How deep metadata may be nested: JSON is written by libraries that take more than others can read.
+DEEPEST_METADATA = 64
+
+# A number that is none compares with nothing, so no bound of anybody's would hold it.
+_CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Limits(BaseModel):
     """How long one attempt may take, in seconds by the host's monotonic clock."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
     #: after it the task is asked to stop (a `errors.SoftTimeLimit` in user code); None for no such warning
     soft_seconds: float | None = Field(None, gt=0, le=LONGEST_LIMIT_SECONDS)
@@ -31,9 +38,9 @@ class Limits(BaseModel):
 class Retry(BaseModel):
     """Whether a failed attempt is followed by another, and when: backoff × 2ⁿ seconds later, with a cap and jitter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
-    max_retries: int = Field(0, ge=0, le=100)
+    max_retries: int = Field(0, ge=0, le=MOST_RETRIES)
     backoff_seconds: float = Field(1.0, ge=0, le=LONGEST_BACKOFF_SECONDS)
     backoff_max_seconds: float = Field(600.0, ge=0, le=LONGEST_BACKOFF_SECONDS)
 
@@ -41,7 +48,7 @@ class Retry(BaseModel):
 class Envelope(BaseModel):
     """Who asks what of which host, and until when. Unknown metadata passes through; unknown fields do not."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _CONFIG
 
     v: int = VERSION
     #: the one host that may carry the run out
@@ -65,3 +72,16 @@ class Envelope(BaseModel):
     metadata: dict[str, Any] = {}
     #: id that the runs of one push share
     batch: str | None = None
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_readable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if is_deep(value, DEEPEST_METADATA):
+            raise ValueError(f"nested more than {DEEPEST_METADATA} levels deep")
+        return value
+
+
+def is_deep(value: object, most: int) -> bool:
+    """Say whether JSON is nested more than so many levels deep."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else None
+    return inner is not None and (most == 0 or any(is_deep(each, most - 1) for each in inner))

@@ -5,9 +5,18 @@ is missing. A principal reports `run.queued`, keyed by the run, and `run.cancel_
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fleet.contracts.envelope import (
+    DEEPEST_METADATA,
+    LONGEST_BACKOFF_SECONDS,
+    LONGEST_LIMIT_SECONDS,
+    LONGEST_WAY_SECONDS,
+    MOST_RETRIES,
+    is_deep,
+)
 
 #: The largest integer that every JSON reader gives back exactly (RFC 8259, section 6).
 LARGEST = 2**53 - 1
@@ -110,7 +119,7 @@ class Report(BaseModel):
 class Queued(BaseModel):
     """Data of `run.queued`: the whole request, with the very message that lies in the host's queue."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     host: str
     task: str
@@ -125,17 +134,26 @@ class Queued(BaseModel):
     #: unix seconds before which the host does not begin it; None for at once
     not_before: float | None = None
     #: seconds that one attempt may take at most; None in what older senders wrote
-    limit_seconds: float | None = None
+    limit_seconds: float | None = Field(None, ge=0, le=LONGEST_LIMIT_SECONDS)
     #: seconds after which an attempt is asked to stop; None for no such warning
-    soft_limit_seconds: float | None = None
+    soft_limit_seconds: float | None = Field(None, ge=0, le=LONGEST_LIMIT_SECONDS)
     #: attempts that may follow a failed one
-    max_retries: int = 0
+    max_retries: int = Field(0, ge=0, le=MOST_RETRIES)
     #: seconds before the first of them, and between two at most; None in what older senders wrote
-    backoff_seconds: float | None = None
-    backoff_max_seconds: float | None = None
+    backoff_seconds: float | None = Field(None, ge=0, le=LONGEST_BACKOFF_SECONDS)
+    backoff_max_seconds: float | None = Field(None, ge=0, le=LONGEST_BACKOFF_SECONDS)
     #: the run that this one was made from by `fleet task retry`
     retry_of: str | None = Field(None, max_length=100)
     #: the runs of one push share it; None for a single run
     batch: str | None = Field(None, max_length=36)
     #: the queue item, byte for byte (it is JSON, hence text)
     message: str
+
+    @model_validator(mode="after")
+    def _is_on_its_way_for_a_while(self) -> Self:
+        """Hold it to what hosts hold messages to; moments are reckoned with for as long as the run has not ended."""
+        if self.not_before is not None and self.not_before - self.submitted_at > LONGEST_WAY_SECONDS:
+            raise ValueError("not_before is too late")
+        if is_deep(self.metadata, DEEPEST_METADATA):
+            raise ValueError(f"metadata is nested more than {DEEPEST_METADATA} levels deep")
+        return self

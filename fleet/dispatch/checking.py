@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fleet import errors
+from fleet.contracts.envelope import DEEPEST_METADATA, is_deep
 
 #: A duration: seconds or a timedelta.
 Duration = float | timedelta
 #: A moment: unix seconds or a datetime with a time zone.
 Moment = float | datetime
-#: Dicts and lists in each other, in metadata; what is signed and kept goes through several programs.
-_DEEPEST = 64
 
 
 def text(field: str, value: str, *, most: int) -> str:
@@ -38,16 +37,14 @@ def metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
         raise errors.InvalidValue(
             field="metadata", value=value, problem=f"is not JSON ({exc})", remedy="use texts, numbers, lists, dicts"
         ) from exc
-    if _is_deep(value, _DEEPEST):
+    if is_deep(value, DEEPEST_METADATA):
         raise errors.InvalidValue(
-            field="metadata", value="it", problem="is nested too deeply", remedy=f"{_DEEPEST} levels are the most"
+            field="metadata",
+            value="it",
+            problem="is nested too deeply",
+            remedy=f"{DEEPEST_METADATA} levels are the most",
         )
     return dict(value or {})
-
-
-def _is_deep(value: object, left: int) -> bool:
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else None
-    return inner is not None and (left == 0 or any(_is_deep(each, left - 1) for each in inner))
 
 
 def seconds(field: str, value: Duration) -> float:

@@ -417,6 +417,33 @@ def test_an_envelope_that_this_version_does_not_know_is_refused(
     siege.refuses(siege.signed(message, siege.held_by("alice")), "malformed")
 
 
+def nested(levels: int) -> Any:
+    found: Any = 1
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("submitted_at", "not_before", "not_after") for value in ("nan", "inf", "-inf")),
+        ("limits", {"hard_seconds": "nan"}),
+        ("retry", {"backoff_seconds": "nan"}),
+        # more than 64: SQLite takes what pydantic has written, and pydantic does not read it any more
+        ("metadata", nested(65)),
+        ("metadata", nested(220)),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_nothing_can_be_reckoned_with_or_kept_is_refused_and_the_host_goes_on(
+    siege: Siege, captured: Message, field: str, value: Any
+) -> None:
+    message = siege.fresh(captured)
+    message["headers"][HEADER][field] = value
+    siege.refuses(siege.signed(message, siege.held_by("alice")), "malformed")
+
+
 def test_what_comes_late_expires(siege: Siege, captured: Message) -> None:
     message = siege.fresh(captured)
     message["headers"][HEADER]["not_after"] = message["headers"][HEADER]["submitted_at"] - 1

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from fleet import audit, canonical, db, inventory, names, runs
-from fleet.contracts.reports import Kind
+from fleet.contracts.reports import Kind, Report
 from fleet.models import AuditEvent
 from fleet.security import signing
 from fleet.security.keys import Purpose
@@ -177,6 +178,10 @@ NOT_SIGNED = "not signed by its sender"
 FORGED = factories.life(OTHER)[0].model_copy(update={"sender": "edge-1"})
 
 
+def odd(report: Report, **data: Any) -> str:
+    return report.model_copy(update={"data": {**report.data, **data}}).model_dump_json()
+
+
 @pytest.mark.parametrize(
     ("sender", "text", "reason"),
     [
@@ -201,6 +206,18 @@ FORGED = factories.life(OTHER)[0].model_copy(update={"sender": "edge-1"})
             "data do not fit",
         ),
         ("p:alice", factories.queued(MINE, host="edge-2").model_dump_json(), "data do not fit"),
+        *(
+            ("p:alice", odd(factories.queued(MINE), **data), "data do not fit")
+            for data in (
+                {"not_before": 253402041600.0},
+                {"limit_seconds": "inf"},
+                {"limit_seconds": "nan"},
+                {"limit_seconds": 1e12},
+                {"max_retries": 2**31 - 1},
+                {"backoff_max_seconds": 1e300},
+                {"metadata": {"x": reduce(lambda inner, _: {"a": inner}, range(70), {})}},
+            )
+        ),
         (
             "p:alice",
             factories.life(MINE)[3].model_copy(update={"sender": "p:alice"}).model_dump_json(),

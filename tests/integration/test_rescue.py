@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -507,3 +507,30 @@ def test_of_an_unlisted_host_nobody_says_that_it_had_left_before_a_message_that_
     client.lpush(names.queue("edge-1"), message(run))
     look_for(rescue, watch, 5, each=lambda: None)
     assert record(engine, run).state == "unknown", "an earlier copy may have been taken"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"not_before": datetime(9999, 12, 20, tzinfo=UTC)},
+        {"not_after": datetime(9999, 12, 30, tzinfo=UTC)},
+        {"limit_seconds": 1e300},
+        {"max_retries": 2**31 - 1},
+        {"message": "no JSON"},
+        {"progress": {"approve_before": "x"}},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_what_is_recorded_of_one_run_holds_no_other_up(
+    engine: Engine, client: "redis.Redis", rescue: Rescue, odd: dict[str, Any]
+) -> None:
+    """Reports are held to bounds; what was recorded by an older control plane may lie there still."""
+    for state in (accepted, begun(LONG_AGO)):
+        with db.session(engine) as session:
+            row = session.get(Run, pushed(engine, state))
+            assert row is not None
+            row.sqlmodel_update(odd)
+            session.add(row)
+    lost = pushed(engine)
+    rescue.run()
+    assert client.lrange(names.queue("edge-1"), 0, -1) == [message(lost)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from fleet import names
+from fleet import errors, names
 from fleet.contracts import AnyContract, registry
 from fleet.contracts.containers import ContainerState
 from tests import factories
@@ -36,6 +36,8 @@ class Part:
         self.performed: list[str] = []
         self.effect: Callable[[], None] = lambda: None
         self.unusable: list[Exception] = []
+        #: why nothing may begin any more
+        self.objection: errors.FleetError | None = None
         self.running, self.deadlines = Running(), Deadlines()
         self.handover = Handover(client, session.journal, host=HOST, epoch=1, on_unusable=self.unusable.append)
         self.children = Children(directory / "spool", docker_url="", memory_bytes=2**30)
@@ -77,6 +79,13 @@ class Part:
 
     def grant(self, *_: Any) -> Any:
         raise NotImplementedError("nothing here waits for approval")
+
+    def let_begin(self, *_: Any) -> None:
+        if self.objection is not None:
+            raise self.objection
+
+    def recorded(self, **_: Any) -> Any:
+        raise NotImplementedError("nothing here is a command")
 
     def _perform(self, _request: Any, run: Any) -> ContainerState:
         self.performed.append(run.run_id)

@@ -309,3 +309,16 @@ def test_more_runs_than_a_report_holds_are_not_listed(session: Session) -> None:
     runs = {session.accept() for _ in range(3)}
     assert set(session.journal.unfinished(3) or ()) == runs
     assert session.journal.unfinished(2) is None
+
+
+def test_a_row_whose_metadata_nobody_can_read_any_more_keeps_no_session_from_beginning(session: Session) -> None:
+    claim = session.begun()
+    deep: object = 1
+    for _ in range(220):
+        deep = {"a": deep}
+    written = json.dumps({**claim.envelope.model_dump(mode="json"), "metadata": {"x": deep}})
+    with session.store.transaction() as transaction:
+        transaction.execute("UPDATE journal SET envelope = ?", (written,))
+    [found] = session.journal.interrupted()
+    assert found == claim
+    assert session.journal.pushed_by(claim.run_id) == claim.envelope.submitted_by

@@ -7,7 +7,7 @@ began is `expired` or `cancelled`; of what may have begun, and whose host is gon
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from fleet import clock, errors
@@ -155,7 +155,7 @@ def deadline(run: Run) -> datetime | None:
     limit = run.limit_seconds or _USUAL_LIMIT_SECONDS
     # waits between attempts are up to a fifth longer than told (`workers.host.endings`)
     attempts = 1 + run.max_retries + (_ATTEMPTS_BY_CRASHES if _may_run_again(run.task) else 0)
-    return latest + timedelta(seconds=attempts * limit + run.max_retries * _longest_backoff(run) * 1.2) + GRACE
+    return _later(latest, timedelta(seconds=attempts * limit + run.max_retries * _longest_backoff(run) * 1.2) + GRACE)
 
 
 def _begins_before(run: Run) -> datetime | None:
@@ -165,7 +165,7 @@ def _begins_before(run: Run) -> datetime | None:
     if (approved := progress.get("run_before")) is not None:
         moments.append(clock.from_unix(approved))
     elif (asked := progress.get("approve_before")) is not None:
-        moments.append(max(clock.from_unix(asked), run.not_before or run.submitted_at) + _APPROVALS_LAST)
+        moments.append(_later(max(clock.from_unix(asked), run.not_before or run.submitted_at), _APPROVALS_LAST))
     return min(moments, default=None)
 
 
@@ -190,9 +190,17 @@ def _end_if_mute(run: Run, standing: Standing, *, now: datetime) -> Decision:
 
 
 def _way_is_over(run: Run, now: datetime) -> bool:
-    if run.not_after is not None and now > run.not_after + _LAST_MOMENT:
+    if run.not_after is not None and now > _later(run.not_after, _LAST_MOMENT):
         return True
-    return now > (run.not_before or run.submitted_at) + timedelta(seconds=LONGEST_WAY_SECONDS)
+    return now > _later(run.not_before or run.submitted_at, timedelta(seconds=LONGEST_WAY_SECONDS))
+
+
+def _later(moment: datetime, by: timedelta) -> datetime:
+    """Return a moment after another; the last one of the calendar, where it is beyond that: callers name any moment."""
+    try:
+        return moment + by
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _doubted_at(run: Run) -> datetime | None:

@@ -21,7 +21,7 @@ from workers.control import judging, withdrawing
 from workers.control.asking import Asking
 from workers.control.attending import broker_time, standings
 from workers.control.cancelling import Cancelling
-from workers.control.judging import Decision, Standing, Step
+from workers.control.judging import WAIT, Decision, Standing, Step
 from workers.control.sending import Sending
 from workers.control.settling import Settling
 from workers.control.silence import Silence
@@ -167,13 +167,21 @@ class Rescue:
         with db.session(self._engine, write=False) as session:
             return standings(session, self._client, hosts, connected=self._silence.connected, silent=silent)
 
+    def _judged(self, judge: _Judge, run: Run, place: Place, standing: Standing) -> Decision:
+        """Return what is decided about a run; one of which nothing can be said holds no other up."""
+        try:
+            return judge(run, place, standing)
+        except Exception as exc:  # noqa: BLE001 - whatever is recorded of one run
+            log.warning("run.unjudged", run=run.id, error=f"{type(exc).__name__}: {exc}", next="it is looked at again")
+            return WAIT
+
     def _act(self, page: Sequence[Run], judge: _Judge, *, now: float) -> None:
         if not page:
             return
         places, known = locate(self._client, page), self._standings(page)
         to_send, ended, withdrawn = [], [], []
         for run in page:
-            decision = judge(run, places[run.id], known[run.host_id])
+            decision = self._judged(judge, run, places[run.id], known[run.host_id])
             if decision.step is Step.SEND:
                 to_send.append(run)
             elif decision.step is Step.END and decision.verdict:

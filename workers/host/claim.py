@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from fleet.contracts.envelope import Envelope
 from fleet.contracts.verdicts import Told
 
@@ -53,10 +55,22 @@ def of_row(row: tuple[Any, ...]) -> Claim:
         run_id,
         attempt,
         task,
-        Envelope.model_validate_json(envelope),
+        read_envelope(envelope),
         item,
         started_at,
         Told.model_validate_json(verdict) if verdict else None,
         approval or "",
         not_after if approval else None,
     )
+
+
+def read_envelope(text: str) -> Envelope:
+    """Return an envelope as the journal keeps it.
+
+    Without its metadata where that cannot be read any more: it was written by a worker that took more than it could
+    read, and a journal that cannot be read keeps every session from beginning.
+    """
+    try:
+        return Envelope.model_validate_json(text)
+    except ValidationError:
+        return Envelope.model_validate({**json.loads(text), "metadata": {}})

@@ -21,7 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from fleet import errors, logs
+from fleet import canonical, errors, logs
 from fleet.contracts import AnyContract
 from fleet.contracts.shell import DEFAULT_LIMIT, RUN, RunCommand
 from fleet.contracts.verdicts import RunAs
@@ -70,6 +70,9 @@ class Governor(Protocol):
 
         Raises `errors.NotGranted` and `errors.TaskFailed` where it is not granted any more.
         """
+
+    def let_begin(self, claim: Claim, contract: AnyContract, request: Any) -> None:
+        """Raise `errors.NotGranted` for a claimed run that was let in and may not begin any more."""
 
     def recorded(self, *, program: str, argv: Sequence[str], cwd: str, env: Iterable[str]) -> RunAs:
         """Return what is carried out as it goes on record."""
@@ -179,7 +182,7 @@ class Commands:
 
     def _refuse(self, claim: Claim, kind: str, message: str) -> None:
         """End a run whose program never began. What was refused is refused the next time: there is no other attempt."""
-        message = self._governor.mask(message)
+        message = canonical.text(self._governor.mask(message))  # a path may hold any bytes
         record = outcomes.unheard(claim, "failed", detail=message)
         self._endings.fail_for_good(claim, kind=kind, message=message, duration_seconds=0.0, session=record)
 
@@ -231,6 +234,10 @@ def followed(path: str, root: str) -> str:
             f"path {path}: leads to {found}, which is not below {top}",
             kind="not_granted",
             remedy="the policy grants what lies below that directory",
+        )
+    if canonical.text(str(found)) != str(found):
+        raise errors.NotGranted(
+            f"path {path}: leads to {found}, whose name is not UTF-8", kind="not_granted", remedy="give it another name"
         )
     return str(found)
 

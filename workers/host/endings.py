@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+from fleet import canonical
 from fleet.broker import results
 from fleet.clock import BrokerClock
 from fleet.contracts import Restart
@@ -89,6 +90,7 @@ class Endings:
         session: SessionEnded | None = None,
     ) -> None:
         """End an attempt with an error; another follows where the push asked for that and one is left."""
+        message = canonical.text(message)
         if (due_at := self._next_due(claim)) is not None:
             self._follow(
                 claim,
@@ -111,6 +113,7 @@ class Endings:
         session: SessionEnded | None = None,
     ) -> None:
         """End a run with an error."""
+        message = canonical.text(message)
         self._end(
             claim,
             Kind.RUN_FAILED,
@@ -131,6 +134,7 @@ class Endings:
 
     def lose_track(self, claim: Claim, *, message: str, session: SessionEnded | None = None) -> None:
         """End a run as `unknown`: it began, and nobody can say whether it had its effect."""
+        message = canonical.text(message)
         result = self._failure(claim, "unknown", "unknown", message)
         self._end(claim, Kind.RUN_UNKNOWN, {"message": message}, result, session=session)
 

@@ -168,7 +168,23 @@ class Governor:
         if claim.begin_before is not None and self._clock.now() > claim.begin_before:
             # claimed in time, and held up since: by its message, say, while the broker could not be reached
             raise _void(f"the run was to begin by {from_unix(claim.begin_before):%Y-%m-%d %H:%M:%S} UTC")
-        verdict = self.judge(self.current_requester(claim.item), contract, request, claim.envelope)
+        return self._judged_again(self.current_requester(claim.item), claim, contract, request)
+
+    def let_begin(self, claim: Claim, contract: AnyContract, request: Request) -> None:
+        """Raise `errors.NotGranted` for a run that was let in and may not begin any more.
+
+        It may have waited in the journal for a month, or for another attempt. Of a principal whose credential has
+        merely run out since it goes on: it was let in in time.
+        """
+        principal = self.requester(claim.item)
+        if self._own.trust.objection(principal, now=self._clock.now()) == "revoked":
+            raise _counts_no_more(principal, "revoked")
+        self._judged_again(principal, claim, contract, request)
+
+    def _judged_again(
+        self, principal: PrincipalIdentity, claim: Claim, contract: AnyContract, request: Request
+    ) -> Verdict:
+        verdict = self.judge(principal, contract, request, claim.envelope)
         if verdict.decision is Decision.DENY:
             raise errors.NotGranted(verdict.rule, kind=verdict.reason)
         if verdict.decision is Decision.ASK:
@@ -205,10 +221,13 @@ class Governor:
         """Return who signed a queue item; raises `errors.NotGranted`, also where its credential counts no more."""
         principal = self.requester(item)
         if objection := self._own.trust.objection(principal, now=self._clock.now()):
-            raise errors.NotGranted(
-                f"the credential of principal {principal.name} is {objection}", kind=f"credential_{objection}"
-            )
+            raise _counts_no_more(principal, objection)
         return principal
+
+
+def _counts_no_more(principal: PrincipalIdentity, objection: str) -> errors.NotGranted:
+    text = f"the credential of principal {principal.name} is {objection}"
+    return errors.NotGranted(text, kind=f"credential_{objection}")
 
 
 def _void(why: str) -> errors.NotGranted:

@@ -38,6 +38,10 @@ class Admitted:
     claim: Claim | None
 
 
+#: What SQLite raises for values: there is something wrong with the message, and the next one may well be written down.
+_NO_FAULT_OF_THE_JOURNAL = (sqlite3.IntegrityError, sqlite3.DataError)
+
+
 class JournalUnusable(Exception):
     """The journal cannot be written, so nothing may run; the message stays in the inbox."""
 
@@ -115,8 +119,11 @@ class Guard:
                 verdict=self._recorded(candidate, "expired", "it came after the last moment for its beginning"),
             )
             return None
-        except sqlite3.Error:
-            raise
+        except sqlite3.Error as exc:
+            if not isinstance(exc, _NO_FAULT_OF_THE_JOURNAL):
+                raise
+            self._refuse(candidate, Refusal("malformed", f"it cannot be written down ({exc})"))
+            return None
         except Exception as exc:  # foreign text finds its ways; what crashed here would crash every session anew
             log.exception("message.undigested", run=candidate.run_id or None)
             self._refuse(candidate, Refusal("malformed", f"it cannot be written down ({type(exc).__name__}: {exc})"))

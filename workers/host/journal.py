@@ -9,7 +9,6 @@ attempt, or for a place in the pool after a restart.
 from collections.abc import Iterable
 
 from fleet.clock import BrokerClock
-from fleet.contracts.envelope import Envelope
 from fleet.contracts.reports import Kind
 from workers.host import claim
 from workers.host.claim import Claim
@@ -139,7 +138,7 @@ class Journal:
             row = transaction.execute(
                 "SELECT envelope FROM journal WHERE run_id = ? AND envelope != '' LIMIT 1", (run_id,)
             ).fetchone()
-        return Envelope.model_validate_json(row[0]).submitted_by if row else None
+        return claim.read_envelope(row[0]).submitted_by if row else None
 
     def message(self, run_id: str) -> tuple[str, str] | None:
         """Return the queue item of a run that is carried out, and the approval of it, empty where it needed none; None

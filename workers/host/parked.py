@@ -16,6 +16,7 @@ from fleet.contracts.envelope import Envelope
 from fleet.contracts.reports import Kind
 from fleet.contracts.verdicts import Told
 from workers.host.attempts import finish
+from workers.host.claim import read_envelope
 from workers.host.outbox import Outbox
 from workers.host.store import Store
 
@@ -64,7 +65,7 @@ class Parked:
             Awaiting(
                 run_id,
                 task,
-                Envelope.model_validate_json(envelope),
+                read_envelope(envelope),
                 item,
                 Told.model_validate_json(verdict),
                 approve_before,

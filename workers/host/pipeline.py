@@ -104,7 +104,7 @@ class Pipeline:
                 log.warning("run.superseded", **claim.about, next="it begins where its message is now")
                 self._journal.disown(run_id)
                 return
-            self._require_approval(contract, claim)
+            self._require_grant(contract, claim)
             if contract.perform:
                 self._perform_in_child(contract, claim)
             elif contract.attached:
@@ -120,17 +120,20 @@ class Pipeline:
             if not goes_on:
                 self._running.leave(run_id)
 
-    def _require_approval(self, contract: AnyContract, claim: Claim) -> None:
-        """End a run that somebody approved, and whose approval or principal counts no more; raises why.
+    def _require_grant(self, contract: AnyContract, claim: Claim) -> None:
+        """End a run that was let in and may not begin any more: whoever pushed or approved it was put out meanwhile, or
+        the policy says otherwise by now. Raises why.
 
         What is governed is judged anew in any case, right before it is carried out.
         """
-        if self._governor is None or contract.governed or not claim.approval:
+        if self._governor is None or contract.governed:
             return
+        judge = self._governor.grant if claim.approval else self._governor.let_begin
         try:
-            self._governor.grant(claim, contract, contract.parse(claim.arguments))
-        except errors.NotGranted as exc:
-            self._endings.fail_for_good(claim, kind=exc.kind, message=str(exc), duration_seconds=0.0)
+            judge(claim, contract, contract.parse(claim.arguments))
+        except (errors.NotGranted, errors.InvalidArguments) as exc:
+            kind = exc.kind if isinstance(exc, errors.NotGranted) else exc.code
+            self._endings.fail_for_good(claim, kind=kind, message=str(exc), duration_seconds=0.0)
             raise
 
     def give_up(self, run_id: str, problem: str) -> None:
@@ -196,7 +199,7 @@ class Pipeline:
             return outcomes.operation(claim, outcome, detail=detail, reply=reply, duration_seconds=took())
 
         def fail(kind: str, message: str) -> None:
-            text = self._masked(message)[:MAX_ERROR_CHARACTERS]
+            text = canonical.text(self._masked(message))[:MAX_ERROR_CHARACTERS]
             outcome: outcomes.Outcome = "time_limit" if kind == "time_limit" else "failed"
             self._endings.fail(claim, kind=kind, message=text, duration_seconds=took(), session=record(outcome, text))
 

@@ -257,6 +257,19 @@ class TestWhatIsRefused:
         for asked in ("outside", "outside/passwd", "dangling", "up", "up/canary", "none/below"):
             assert shell.failure(shell.begin("/bin/echo", str(root / asked))) == "not_granted", asked
 
+    def test_a_path_that_leads_to_a_name_which_is_no_text_is_refused(self, shell: Shell, tmp_path: Path) -> None:
+        root = tmp_path / "logs"
+        root.mkdir()
+        for directory, link in ((tmp_path, "outside"), (root, "inside")):
+            odd = os.fsencode(directory) + b"/f\xff"
+            Path(os.fsdecode(odd)).touch()
+            (root / link).symlink_to(os.fsdecode(odd))
+        shell.grants.decide = lambda request: Entry(request.argv[0], paths={1: str(root)})
+        for link in ("outside", "inside"):
+            run_id = shell.begin("/bin/echo", str(root / link))
+            assert shell.failure(run_id) == "not_granted"
+            assert "f\ufffd" in shell.session.reports(run_id)[-1].data["message"]
+
     def test_a_host_without_commands_runs_none(self, shell: Shell) -> None:
         shell.pipeline._commands = None
         with pytest.raises(errors.NotGranted):

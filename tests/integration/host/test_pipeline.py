@@ -97,6 +97,28 @@ def test_a_run_whose_message_a_newer_session_has_is_not_performed_and_is_forgott
     assert part.session.rows("run_id") == []
 
 
+REVOKED = errors.NotGranted("the credential of principal ann is revoked", kind="credential_revoked")
+UNFIT = errors.InvalidArguments(RESTART.name, {"container": "is missing"}, expected="container")
+
+
+@pytest.mark.parametrize(
+    ("objection", "kind"),
+    [(REVOKED, "credential_revoked"), (UNFIT, "invalid_arguments")],
+    ids=["revoked", "arguments"],
+)
+def test_what_was_let_in_and_may_not_begin_any_more_ends_without_effect(
+    part: Part, objection: errors.FleetError, kind: str
+) -> None:
+    run_id = part.deliver(max_retries=3)
+    part.objection = objection
+    with pytest.raises(type(objection)):
+        part.pipeline.carry_out(RESTART, run_id)
+    assert part.performed == []
+    ended = part.session.reports(run_id)[-1]
+    assert (ended.kind, ended.data["kind"]) == (Kind.RUN_FAILED, kind)
+    assert part.running.ids() == []
+
+
 def test_an_error_of_any_kind_ends_the_run(part: Part) -> None:
     def fail() -> None:
         raise ZeroDivisionError("by zero")
