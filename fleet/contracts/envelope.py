@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 #: Key of the envelope in the message's headers.
 HEADER = "fleet"
@@ -72,13 +72,6 @@ class Envelope(BaseModel):
     metadata: dict[str, Any] = {}
     #: id that the runs of one push share
     batch: str | None = None
-
-    @field_validator("metadata")
-    @classmethod
-    def _is_readable(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if is_deep(value, DEEPEST_METADATA):
-            raise ValueError(f"nested more than {DEEPEST_METADATA} levels deep")
-        return value
 
 
 def is_deep(value: object, most: int) -> bool:

@@ -13,12 +13,15 @@ from sqlmodel import col, select
 
 from fleet import audit, clock, db, inventory, names, runs
 from fleet.contracts.reports import Kind
+from fleet.keyring import Keyring
 from fleet.models import AuditEvent, Run
+from fleet.security import signing
 from tests import factories
 from tests.services.broker import Broker
 from workers.control.rescue import Rescue
 from workers.control.settling import Settling
 from workers.control.silence import Silence
+from workers.control.voice import Voice
 
 LONG_AGO = time.time() - 3600
 
@@ -534,3 +537,41 @@ def test_what_is_recorded_of_one_run_holds_no_other_up(
     lost = pushed(engine)
     rescue.run()
     assert client.lrange(names.queue("edge-1"), 0, -1) == [message(lost)]
+
+
+def signed_under(key: str, run: str) -> str:
+    """Return a message of alice's, whose credential that key of a fleet has issued."""
+    message: dict[str, Any] = {
+        "headers": {"id": run, "task": "fleet.host.ping"},
+        "body": "[[], {}, {}]",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+    }
+    credential = Keyring([factories.key(key)]).issue(factories.principal("alice"))
+    signing.sign_message(message, factories.key("p:alice"), credential)
+    return json.dumps(message)
+
+
+def test_a_lost_message_that_no_host_would_believe_any_more_is_not_sent_again_and_again(
+    engine: Engine, client: "redis.Redis", lease: factories.HeldLease, watch: Watch
+) -> None:
+    """It waited while the fleet's key changed, and the former one was retired: each host refuses it as nobody's."""
+    with db.session(engine) as session:
+        factories.found(session)
+        factories.enroll(session, "edge-1")
+    rescue = Rescue(
+        engine=engine,
+        client=client,
+        lease=lease,
+        voice=Voice(engine, factories.HeldKeyrings()),
+        silence=Silence(elapsed=watch),
+        rest=0,
+    )
+    messages = [signed_under("fleet", "a"), signed_under("former", "b"), "{}", "no JSON"]
+    lost = [pushed(engine, message=each) for each in messages]
+    rescue.run()
+    assert client.lrange(names.queue("edge-1"), 0, -1) == messages[:1]
+    assert [record(engine, run).state for run in lost] == ["queued", "unknown", "unknown", "unknown"]
+    error = record(engine, lost[1]).error
+    assert error is not None
+    assert "a key of the fleet's that is retired" in error["message"]

@@ -29,6 +29,10 @@ _REPORTS_TAKE = timedelta(seconds=10)
 _USUAL_LIMIT_SECONDS = 3600.0
 #: Attempts that crashes may add (`workers.host.endings`): the third one is the last.
 _ATTEMPTS_BY_CRASHES = 2
+_DISBELIEVED = (
+    "its message is lost, and was signed under a key of the fleet's that is retired, so no host would take it again; "
+    "push it again if it has had no effect"
+)
 _GONE = "its host was put out of the fleet"
 #: States in which a host has the run and may put it back into its queue: it has not begun.
 _TAKEN = frozenset({RunState.AWAITING_APPROVAL, RunState.ACCEPTED})
@@ -120,6 +124,11 @@ def of_queued(  # noqa: PLR0911 - one line a case
     if standing.mute and run.sent_again_at is None and standing.had_left_by(run.submitted_at):
         return _end(run, RunState.EXPIRED, "its time was over before its host came back")
     return _end_if_mute(run, standing, now=now)
+
+
+def disbelieved(run: Run) -> Verdict:
+    """Return how a run ends whose message is lost, and would be refused if it came again."""
+    return _verdict(run, RunState.UNKNOWN, _DISBELIEVED, frozenset({RunState.QUEUED}))
 
 
 def of_begun(run: Run, place: Place, standing: Standing, *, now: datetime) -> Decision:

@@ -85,6 +85,7 @@ class Rescue:
         self._overdue = overdue
         self._budget = budget_seconds
         self._rest = rest
+        self._voice = voice
         self._asking = Asking(engine=engine, client=client, voice=voice, elapsed=self._silence.elapsed)
         self._settling = Settling(engine=engine, client=client, voice=voice)
         self._sending = Sending(engine=engine, client=client, voice=voice)
@@ -167,6 +168,12 @@ class Rescue:
         with db.session(self._engine, write=False) as session:
             return standings(session, self._client, hosts, connected=self._silence.connected, silent=silent)
 
+    def _told_apart(self, lost: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+        """Return the runs whose message a host would take, and those whose it would refuse each time."""
+        found = self._voice.believed([run.message or "" for run in lost])
+        told = list(zip(lost, found, strict=True))
+        return [run for run, believed in told if believed], [run for run, believed in told if not believed]
+
     def _judged(self, judge: _Judge, run: Run, place: Place, standing: Standing) -> Decision:
         """Return what is decided about a run; one of which nothing can be said holds no other up."""
         try:
@@ -188,6 +195,8 @@ class Rescue:
                 ended.append(decision.verdict)
             elif decision.verdict and withdrawing.withdraw(self._client, run, decision.verdict):
                 withdrawn.append(decision.verdict)
+        to_send, disbelieved = self._told_apart(to_send)
+        ended += [judging.disbelieved(run) for run in disbelieved if not known[run.host_id].has_reports]
         if sent := self._sending.send(to_send, now=now):
             log.warning("runs.sent_again", count=len(sent), first=sent[0].id, reason="no list of the broker held them")
         self._settling.settle_withdrawn(withdrawn, now=now)

@@ -4,17 +4,20 @@ A word is for the key of the host as it is on record, so a host that has been pu
 hears nothing.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from fleet import db, errors, inventory, members, names, vault
+from fleet import db, errors, inventory, keyring, members, names, vault
 from fleet.contracts.control import ControlMessage
 from fleet.contracts.secrets import SecretsWanted
 from fleet.keyring import Keyring, Keyrings
+from fleet.security import signing
+from fleet.security.trust import Trust
 
 
 class Voice:
@@ -58,8 +61,29 @@ class Voice:
             ring = self._ring(session)
         return [ring.result(dict(meta)) for meta in metas]
 
+    def believed(self, items: Sequence[str]) -> list[bool]:
+        """Say of each message whether hosts believe who signed it; the key that vouched for that may be retired."""
+        if not items:
+            return []
+        try:
+            with db.session(self._engine, write=False) as session:
+                trust = keyring.believed(session, self._keyrings.current(session))
+        except errors.LocalFault:  # a key that is not on this machine: nothing can be said without it
+            return [True] * len(items)
+        return [_is_believed(item, trust) for item in items]
+
     def _ring(self, session: Session) -> Keyring:
         try:
             return self._keyrings.current(session)
         except errors.LocalFault:  # a key that is not on this machine; those that are may count still
             return self._keyrings.ring
+
+
+def _is_believed(item: str, trust: Trust) -> bool:
+    try:
+        message = json.loads(item)
+        form = (message["content-type"], message["content-encoding"])
+        signing.check_message(message["headers"], message["body"], form=form, trust=trust)
+    except (errors.NotTrusted, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+    return True

@@ -16,7 +16,7 @@ from fleet import canonical, errors, names
 from fleet.broker.channel import MAX_MESSAGE_BYTES
 from fleet.clock import BrokerClock, from_unix
 from fleet.contracts import Request, registry
-from fleet.contracts.envelope import HEADER, LONGEST_WAY_SECONDS, VERSION, Envelope
+from fleet.contracts.envelope import DEEPEST_METADATA, HEADER, LONGEST_WAY_SECONDS, VERSION, Envelope, is_deep
 from fleet.contracts.verdicts import Decision, Told
 from fleet.security import signing
 from fleet.security.identity import PrincipalIdentity
@@ -157,6 +157,9 @@ class Checks:
     def refuse_foreign_form(self, candidate: Candidate) -> None:
         if candidate.form != JSON:
             raise Refusal("malformed", "the body is not said to be JSON in UTF-8")
+        assert candidate.envelope is not None
+        if is_deep(candidate.envelope.metadata, DEEPEST_METADATA):
+            raise Refusal("malformed", f"metadata is nested more than {DEEPEST_METADATA} levels deep")
         acted_upon = [name for name in _ACTED_UPON if candidate.headers.get(name) not in (None, [None, None])]
         if acted_upon:
             raise Refusal("malformed", f"a host does not take the header {acted_upon[0]}")
