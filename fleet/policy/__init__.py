@@ -10,6 +10,7 @@ from fleet.policy.fleets import FleetPolicy, parse
 from fleet.policy.host import USUAL_PATH, HostPolicy, load, of_host
 from fleet.policy.judging import Verdict, decide
 from fleet.policy.levels import of_task
+from fleet.policy.places import really
 from fleet.policy.question import Question
 from fleet.policy.rules import Rule
 from fleet.policy.statement import Stated, read, state
@@ -33,5 +34,6 @@ __all__ = [
     "parse",
     "paths_in",
     "read",
+    "really",
     "state",
 ]

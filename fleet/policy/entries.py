@@ -1,7 +1,7 @@
 """Entries of the allow-list: commands by their arguments, files by their directory, and what else may be asked for."""
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -135,6 +135,11 @@ class Command(Entry):
         """Say whether there is a directory to run in that both grant, where none is asked for."""
         return not set(self.cwd or ("/",)).isdisjoint(other.cwd or ("/",))
 
+    def led(self, lead: Callable[[str], str]) -> Self:
+        """Return this entry with each directory that an argument may lie below where `lead` says it is."""
+        argv = tuple(Below(lead(each.root)) if isinstance(each, Below) else each for each in self.argv)
+        return self.model_copy(update={"argv": argv})
+
     def narrowed(self, other: Self) -> Self:
         """Return this entry with what `other`, which lists the same request, grants less of."""
         argv = tuple(_narrower(own, theirs) for own, theirs in zip(self.argv, other.argv, strict=True))
@@ -172,6 +177,10 @@ class FileGrant(Entry):
         if isinstance(request, PutFile) and _size(request.content) > self.most_bytes:
             return f"more than {self.most_bytes:,} bytes"
         return ""
+
+    def led(self, lead: Callable[[str], str]) -> Self:
+        """Return this grant with its directory where `lead` says it is."""
+        return self.model_copy(update={"root": lead(self.root)})
 
     def narrowed(self, other: Self) -> Self:
         """Return this grant with what `other`, which lists the same request, grants less of."""

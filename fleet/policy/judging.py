@@ -36,6 +36,9 @@ class Verdict:
     risk: Risk
     command: Command | None = None
     file: FileGrant | None = None
+    #: of a governed request that is not denied, the names of all entries that are about it: whoever approves it has
+    #: answered for these; names of the host's own file begin as its sentences do
+    entries: frozenset[str] = frozenset()
 
 
 def decide(question: Question, *, fleet: FleetPolicy | None, host: HostPolicy) -> Verdict:
@@ -63,6 +66,7 @@ def _governed(question: Question, fleet: FleetPolicy | None, host: HostPolicy) -
             # What is granted is named where it decides as well.
             deciding = granting if granting.decision is deciding.decision else deciding
             first = _with(_answer(deciding.decision, deciding.sentence, found.risk), granting.entry)
+            first = replace(first, entries=found.names)
             return _of_host(first, found, granting, question, host)
     return _denied("not_in_allow_list", found.near, risk)
 
@@ -80,7 +84,8 @@ def _of_host(first: Verdict, found: Listed, granting: Candidate, question: Quest
         case Candidate(decision=Decision.DENY) as denying, _:
             return _denied("denied", f"{_HOSTS}{denying.sentence}", here.risk)
         case Candidate() as deciding, Candidate(entry=narrowing):
-            both = _narrowed_by_entry(replace(first, risk=here.risk), narrowing)
+            entries = first.entries | {f"{_HOSTS}{name}" for name in here.names}
+            both = _narrowed_by_entry(replace(first, risk=here.risk, entries=entries), narrowing)
             return _narrowed(both, deciding.decision, deciding.sentence)
     return _denied("not_in_allow_list", f"{_HOSTS}{here.near}", found.risk)
 
@@ -128,7 +133,9 @@ def _narrowed(verdict: Verdict, decision: Decision, why: str) -> Verdict:
     if not decision.is_stricter_than(verdict.decision):
         return verdict
     answer = _answer(decision, f"{_HOSTS}{why}", verdict.risk)
-    return answer if decision is Decision.DENY else replace(answer, command=verdict.command, file=verdict.file)
+    if decision is Decision.DENY:
+        return answer
+    return replace(answer, command=verdict.command, file=verdict.file, entries=verdict.entries)
 
 
 def _answer(decision: Decision, rule: str, risk: Risk) -> Verdict:

@@ -55,6 +55,11 @@ class Listed:
         return _strictest([each for each in self.candidates if not each.lacks])
 
     @property
+    def names(self) -> frozenset[str]:
+        """Of all of them."""
+        return frozenset(each.entry.name for each in self.candidates)
+
+    @property
     def risk(self) -> Risk:
         """The gravest that any of them says."""
         return max((each.risk for each in self.candidates), key=_RISKS.index)

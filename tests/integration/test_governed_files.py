@@ -112,3 +112,65 @@ def test_an_approval_to_put_is_for_that_content_alone(office: System, root: Path
     office.record(run, state="succeeded")
     assert (root / "app.conf").read_text() == "good\n"
     assert office.command("task", "cancel", other, "--wait").returncode == 0
+
+
+@pytest.fixture
+def release(office: System, root: Path) -> Path:
+    """A release below what is granted, with a link to it, notes, and keys that have to be approved as such."""
+    kept = root / "releases" / "7"
+    (kept / "keys").mkdir(parents=True)
+    (kept / "keys" / "tls.key").write_text("secret")
+    (kept / "keys" / "sealed").mkdir()
+    (kept / "keys" / "sealed" / "ca.key").write_text("secret")
+    (kept / "notes").write_text("harmless")
+    (root / "current").symlink_to("releases/7")
+    entry = '[[files]]\nname = "{}"\nroot = "{}"\nmay = ["get"]\n'
+    command = '[[commands]]\nname = "cat {}"\nrisk = "reads"\nargv = ["/bin/cat", {{ path = "{}" }}]\n'
+    rule(
+        office,
+        "".join(
+            entry.format(name, path) + decision + command.format(name, path) + decision
+            for name, path, decision in (
+                ("app", root, ""),
+                ("keys", kept / "keys", 'decision = "ask"\n'),
+                ("sealed", kept / "keys" / "sealed", 'decision = "deny"\n'),
+            )
+        ),
+    )
+    return kept
+
+
+def asked_for(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the two ways to ask for what is in a file."""
+    return {"fleet.files.get": {"path": str(path)}, "fleet.shell.run": {"argv": ["cat", str(path)]}}
+
+
+def test_a_link_does_not_lead_past_what_has_to_be_approved_or_is_denied(
+    office: System, root: Path, release: Path
+) -> None:
+    for path, reason in (("keys/tls.key", "needs_approval"), ("keys/sealed/ca.key", "denied")):
+        for task, arguments in asked_for(root / "current" / path).items():
+            outcome = asks(office, task, **arguments)
+            assert getattr(outcome.error, "kind", "") == reason
+            assert f"leads to {release / path}" in str(outcome.error)
+            until(lambda run=outcome.run_id: session_of(office, run).outcome == "failed", "the session has ended")
+            assert f"leads to {release / path}" in session_of(office, outcome.run_id).detail
+            assert "secret" not in session_of(office, outcome.run_id).stdout
+
+
+def test_an_approval_is_for_the_path_that_was_to_be_seen(office: System, root: Path, release: Path) -> None:
+    """A student asks for whatever is listed: what somebody approves must not turn out to be the keys."""
+
+    def approved(task: str, arguments: dict[str, Any], *, ends: str) -> Any:
+        run, digest = ask_for(office, task, arguments, by="stu")
+        answer(office, "boss", run, digest)
+        return office.record(run, state=ends)
+
+    for path, kind in (("keys/tls.key", "needs_approval"), ("keys/sealed/ca.key", "denied")):
+        for task, arguments in asked_for(root / "current" / path).items():
+            ended = approved(task, arguments, ends="failed")
+            assert (ended.error or {}).get("kind") == kind
+            assert str(release / path) in str(ended.error)
+    for path in (root / "current" / "notes", release / "keys" / "tls.key"):  # harmless, and by the real name
+        for task, arguments in asked_for(path).items():
+            approved(task, arguments, ends="succeeded")

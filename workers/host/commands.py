@@ -1,12 +1,13 @@
 """Commands: how `fleet.shell.run` is carried out on this host, from a claimed run to its record.
 
-    judge again → find the program → follow the links of its arguments → run it → settle
+    judge again → follow the links of its arguments → judge where they lead → find the program → run it → settle
 
 The governor judges once more right before: a policy may have changed, or a principal been put out, while the run
 waited. What then runs is the program that was looked at, with the arguments that were judged.
 
-Arguments that are granted as paths are followed first, and the program gets where they lead. It opens them itself: who
-may write below the granted directory could put a link there in between. A grant is as safe as its directory is.
+Arguments that are granted as paths are followed first, and where they lead is judged as well: an entry for a directory
+below is not passed by a link into it. The program gets where they lead, and opens them itself: who may write below the
+granted directory could put a link there in between. A grant is as safe as its directory is.
 
 Commands run beside the pool, sixty-four at once, so that they hold up nothing else; then the pool's own threads carry
 them out, and what comes after waits in the queue.
@@ -73,6 +74,12 @@ class Governor(Protocol):
 
     def let_begin(self, claim: Claim, contract: AnyContract, request: Any) -> None:
         """Raise `errors.NotGranted` for a claimed run that was let in and may not begin any more."""
+
+    def require_real(self, claim: Claim, contract: AnyContract, request: Any, *, real: Any, granted: Any) -> None:
+        """Judge a granted request once more, by where it leads: `real` is the request with its links followed.
+
+        Raises `errors.NotGranted` where that is not granted.
+        """
 
     def recorded(self, *, program: str, argv: Sequence[str], cwd: str, env: Iterable[str]) -> RunAs:
         """Return what is carried out as it goes on record."""
@@ -141,9 +148,13 @@ class Commands:
 
     def _job(self, claim: Claim) -> Job:
         request = RUN.parse(claim.arguments)
-        granted = self._governor.grant(claim, RUN, request).command
+        verdict = self._governor.grant(claim, RUN, request)
+        granted = verdict.command
         if granted is None:
             raise errors.NotGranted("no entry of the policy grants it", kind="not_in_allow_list")
+        real = self._followed(granted, request)
+        if real is not request:
+            self._governor.require_real(claim, RUN, request, real=real, granted=verdict)
         limits, envelope = claim.envelope.limits, claim.envelope
         asked = limits.hard_seconds if limits else DEFAULT_LIMIT.total_seconds()
         return Job(
@@ -157,7 +168,7 @@ class Commands:
             submitted_by=envelope.submitted_by,
             soft_seconds=None,
             hard_seconds=min(asked, granted.limit_seconds),
-            program=self._execution(granted, request),
+            program=_execution(granted, real),
             secrets=tuple(base64.b64encode(secret).decode() for secret in self._secrets()),
         )
 
@@ -169,16 +180,13 @@ class Commands:
         told = self._governor.recorded(program=run.program.resolved, argv=run.argv, cwd=run.directory, env=granted)
         self._endings.begin_session(claim, told)
 
-    def _execution(self, granted: Granted, request: RunCommand) -> Execution:
-        arguments = [granted.program, *request.argv[1:]]
-        for index, root in self._paths_in(granted, request.argv):
+    def _followed(self, granted: Granted, request: RunCommand) -> RunCommand:
+        """Return the request with each argument that is granted as a path where it leads; itself where none is."""
+        arguments = list(request.argv)
+        paths = tuple(self._paths_in(granted, request.argv))
+        for index, root in paths:
             arguments[index] = followed(arguments[index], root)
-        return Execution(
-            program=programs.find(granted.program),
-            argv=tuple(arguments),
-            environment={**fixed_environment(), **request.env},
-            directory=directory(granted.cwd, request),
-        )
+        return request.model_copy(update={"argv": tuple(arguments)}) if paths else request
 
     def _refuse(self, claim: Claim, kind: str, message: str) -> None:
         """End a run whose program never began. What was refused is refused the next time: there is no other attempt."""
@@ -215,6 +223,15 @@ def fixed_environment() -> Mapping[str, str]:
     except KeyError:  # a user without a name
         home = "/"
     return {"PATH": PATH, "HOME": home or "/", "LANG": "C.UTF-8"}
+
+
+def _execution(granted: Granted, request: RunCommand) -> Execution:
+    return Execution(
+        program=programs.find(granted.program),
+        argv=(granted.program, *request.argv[1:]),
+        environment={**fixed_environment(), **request.env},
+        directory=directory(granted.cwd, request),
+    )
 
 
 def followed(path: str, root: str) -> str:

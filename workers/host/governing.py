@@ -1,16 +1,18 @@
 """Governing: what the policy says to a request, here and now: the fleet's, narrowed by the host's owner.
 
 It is asked twice: when a message comes, and again when a governed run begins, because approval, waiting and retries lie
-in between, in which principals are revoked and policies change.
+in between, in which principals are revoked and policies change. Whoever follows the links of a request asks once more,
+about where they lead.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet import errors, policy
+from fleet import canonical, errors, policy
 from fleet.clock import BrokerClock, from_unix
 from fleet.contracts import AnyContract, Request, files, shell
 from fleet.contracts.envelope import Envelope
@@ -75,7 +77,15 @@ class Governor:
                 rule="this host's worker was started with --no-shell (FLEET_SHELL=false)",
                 risk=contract.risk,
             )
-        question = Question(
+        question = self._question(principal, contract, request, envelope)
+        fleet, host = self._ruling.policy, self._host_policy
+        verdict = policy.decide(question, fleet=fleet, host=host)
+        return replace(verdict, rule=self._sentence(verdict, question, fleet, host)) if contract.governed else verdict
+
+    def _question(
+        self, principal: PrincipalIdentity, contract: AnyContract, request: Request, envelope: Envelope
+    ) -> Question:
+        return Question(
             principal=principal.name,
             level=principal.level,
             labels=self._own.identity.labels,
@@ -83,20 +93,15 @@ class Governor:
             request=request,
             limit_seconds=envelope.limits.hard_seconds if envelope.limits else None,
         )
-        verdict = self._decide(question)
-        return replace(verdict, rule=self._sentence(verdict, question)) if contract.governed else verdict
 
-    def _decide(self, question: Question) -> Verdict:
-        return policy.decide(question, fleet=self._ruling.policy, host=self._host_policy)
-
-    def _sentence(self, verdict: Verdict, question: Question) -> str:
+    def _sentence(self, verdict: Verdict, question: Question, fleet: FleetPolicy | None, host: HostPolicy) -> str:
         """Return the rule of a verdict without known secrets.
 
         A sentence quotes what was asked for, and shortens it: half a secret is found by nobody. So what is said of the
         masked request counts, where that is refused for the same reason.
         """
         if verdict.decision is Decision.DENY:
-            masked = self._decide(replace(question, request=self._masked(question.request)))
+            masked = policy.decide(replace(question, request=self._masked(question.request)), fleet=fleet, host=host)
             if (masked.decision, masked.reason) == (verdict.decision, verdict.reason):
                 verdict = masked
         return self.mask(verdict.rule)
@@ -195,6 +200,33 @@ class Governor:
             self._require_approval(claim.approval, verdict)
         return verdict
 
+    def require_real(
+        self, claim: Claim, contract: AnyContract, request: Request, *, real: Request, granted: Verdict
+    ) -> None:
+        """Judge a `granted` request once more, by where it leads; raises `errors.NotGranted` where that is not granted.
+
+        `real` is the request with each path where its links lead; the directories of both policies count by where they
+        lead as well. Somebody's approval is for the words that they saw: it counts as long as no entry is about the
+        real path that was not about those.
+        """
+        question = self._question(self.current_requester(claim.item), contract, real, claim.envelope)
+        fleet, host = self._ruling.policy, policy.really(self._host_policy, os.path.realpath)
+        fleet = fleet and policy.really(fleet, os.path.realpath)
+        verdict = policy.decide(question, fleet=fleet, host=host)
+        if verdict.decision is Decision.ALLOW:
+            return
+        leads = self.mask(_leads(request, real))
+        if verdict.decision is Decision.DENY:
+            sentence = self._sentence(verdict, question, fleet, host)
+            raise errors.NotGranted(f"{leads}: {sentence}", kind=verdict.reason)
+        if not claim.approval or not verdict.entries <= granted.entries:
+            raise errors.NotGranted(
+                f"{leads}, which has to be approved: {self.mask(verdict.rule)}",
+                kind=verdict.reason,
+                remedy="ask for it by that path, or below the directory as the policy writes it",
+            )
+        self._require_approval(claim.approval, verdict)
+
     def _require_approval(self, signed: str, verdict: Verdict) -> None:
         """Raise where a word that let a run begin would not do so any more.
 
@@ -248,6 +280,23 @@ def _asked(contract: AnyContract, request: Request | None) -> tuple[tuple[str, .
             return (contract.name.rpartition(".")[2], request.path), None
         case _:
             return (), None
+
+
+def _leads(request: Request, real: Request) -> str:
+    """Return where a request leads, for people."""
+    pairs = zip(_paths(request), _paths(real), strict=True)
+    led = [f"{canonical.text(asked)} leads to {canonical.text(found)}" for asked, found in pairs if asked != found]
+    return "; ".join(led) or "the policy's own directory is a link, and leads there"
+
+
+def _paths(request: Request) -> tuple[str, ...]:
+    match request:
+        case shell.RunCommand():
+            return request.argv
+        case files.ListFiles() | files.GetFile() | files.PutFile():
+            return (request.path,)
+        case _:
+            return ()
 
 
 def _recorded(argv: Sequence[str]) -> tuple[str, ...]:

@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from typing import Literal
 
 from fleet.contracts.files import LIST, MOST_ENTRIES, FileEntry, Files
-from workers.host.files import attributes, beneath, faults
+from workers.host.files import attributes, beneath, faults, real
 from workers.host.files.never import Never
 from workers.host.files.owners import Owners
+from workers.host.files.real import RequireReal
 
 #: Of a reply, for what is around the entries.
 _AROUND_BYTES = 256
 
 
-def entries(root: beneath.Root, path: str, *, never: Never) -> Files:
+def entries(root: beneath.Root, path: str, *, never: Never, require_real: RequireReal) -> Files:
     """List a directory."""
     with root.opened(path) as descriptor:
+        require_real(real.path(descriptor))
         never.check(descriptor, path)
         with faults.told(path):
             directory = beneath.readable(descriptor, directory=True)

@@ -9,15 +9,17 @@ import os
 import stat
 
 from fleet.contracts.files import LARGEST_GET, FileContent
-from workers.host.files import attributes, beneath, faults
+from workers.host.files import attributes, beneath, faults, real
 from workers.host.files.never import Never
 from workers.host.files.owners import Owners
+from workers.host.files.real import RequireReal
 
 
-def content(root: beneath.Root, path: str, *, never: Never, most_bytes: int) -> FileContent:
+def content(root: beneath.Root, path: str, *, never: Never, require_real: RequireReal, most_bytes: int) -> FileContent:
     """Read a file of at most so many bytes, and of `LARGEST_GET`."""
     most = min(LARGEST_GET, most_bytes)
     with root.opened(path) as descriptor:
+        require_real(real.path(descriptor))
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise faults.not_a_file(path, before.st_mode)

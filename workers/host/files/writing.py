@@ -21,10 +21,11 @@ from pathlib import PurePosixPath
 
 from fleet import errors
 from fleet.contracts.files import FilePut, PutFile
-from workers.host.files import attributes, beneath, faults
+from workers.host.files import attributes, beneath, faults, real
 from workers.host.files.leftovers import Leftovers
 from workers.host.files.never import Never
 from workers.host.files.owners import Owners, group_number, user_number
+from workers.host.files.real import RequireReal
 
 _NEW_MODE = 0o644
 _ACL = "system.posix_acl_access"
@@ -58,7 +59,14 @@ class Writer:
         self._leftovers = leftovers
 
     def put(
-        self, root: beneath.Root, request: PutFile, content: bytes, *, run_id: str, over: Callable[[], bool]
+        self,
+        root: beneath.Root,
+        request: PutFile,
+        content: bytes,
+        *,
+        require_real: RequireReal,
+        run_id: str,
+        over: Callable[[], bool],
     ) -> FilePut:
         """Make or replace a file. Where the run is `over` before the file has its name, nothing is changed."""
         path, steps = request.path, beneath.below(request.path, root.path)
@@ -66,6 +74,7 @@ class Writer:
             raise faults.not_a_file(path, stat.S_IFDIR)
         parent = str(PurePosixPath(path).parent)
         with root.opened(parent, missing="no_such_directory") as found, _reopened(found, path) as directory:
+            require_real(str(PurePosixPath(real.path(directory)) / steps[-1]))  # no link is written through
             self._never.check_name(directory, steps[-1], path)
             old = self._look(directory, steps[-1], path, over)
             wanted = _wanted(request, old)

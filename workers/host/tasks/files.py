@@ -16,6 +16,8 @@ from workers.host.files.never import Never
 from workers.host.files.writing import Writer
 from workers.host.streams import OwnPerformer, StreamedRun
 
+FileRequest = ListFiles | GetFile | PutFile
+
 
 class Grant(Protocol):
     """What the policy grants of a file operation."""
@@ -31,6 +33,9 @@ class Grant(Protocol):
     @property
     def most_bytes(self) -> int:
         """The largest file that may be read or written."""
+
+    def require_real(self, path: str, /) -> None:
+        """Raise `errors.NotGranted` where the policy does not grant what really lies at this path, without links."""
 
 
 class FileTasks:
@@ -52,11 +57,17 @@ class FileTasks:
 
     def list(self, request: ListFiles, grant: Grant) -> Files:
         with beneath.root(grant.root, within=grant.within, follows_links=self._follows_links) as root:
-            return listing.entries(root, request.path, never=self._never)
+            return listing.entries(root, request.path, never=self._never, require_real=grant.require_real)
 
     def get(self, request: GetFile, grant: Grant) -> FileContent:
         with beneath.root(grant.root, within=grant.within, follows_links=self._follows_links) as root:
-            return reading.content(root, request.path, never=self._never, most_bytes=grant.most_bytes)
+            return reading.content(
+                root,
+                request.path,
+                never=self._never,
+                require_real=grant.require_real,
+                most_bytes=grant.most_bytes,
+            )
 
     def put(self, request: PutFile, grant: Grant, run_id: str, *, over: Callable[[], bool] = lambda: False) -> FilePut:
         """`over` says whether the run has been ended; nothing is changed for one that was."""
@@ -64,11 +75,11 @@ class FileTasks:
         if len(content) > grant.most_bytes:
             raise faults.too_large(f"the content for {request.path}", len(content), grant.most_bytes)
         with beneath.root(grant.root, within=grant.within, follows_links=self._follows_links) as root:
-            return self._writer.put(root, request, content, run_id=run_id, over=over)
+            return self._writer.put(root, request, content, require_real=grant.require_real, run_id=run_id, over=over)
 
 
 #: Returns the grant of a request; raises `errors.NotGranted` where there is none.
-Granted = Callable[[ListFiles | GetFile | PutFile, RunContext], Grant]
+Granted = Callable[[FileRequest, RunContext], Grant]
 
 
 class GrantedFiles:

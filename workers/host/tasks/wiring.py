@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from fleet import policy
-from fleet.contracts import Request, RunContext, registry
+from fleet.contracts import RunContext, registry
 from fleet.contracts.hosts import Facts
 from fleet.contracts.reports import Kind
 from fleet.settings import Settings
@@ -20,13 +20,14 @@ from workers.host.containers.removing import Remover
 from workers.host.containers.restoring import Restoring
 from workers.host.containers.undoing import Undoing
 from workers.host.files.never import Never
+from workers.host.files.real import RequireReal
 from workers.host.governing import Governor
 from workers.host.journal import Journal
 from workers.host.outbox import Outbox
 from workers.host.running import Running
 from workers.host.streams import OwnPerformer
 from workers.host.tasks.containers import ContainerTasks
-from workers.host.tasks.files import FileTasks, Grant, GrantedFiles
+from workers.host.tasks.files import FileRequest, FileTasks, Grant, Granted, GrantedFiles
 from workers.host.tasks.registry import performers
 
 
@@ -41,6 +42,16 @@ class OnContainers:
     restoring: Restoring
     #: where their secrets lie
     files: SecretFiles
+
+
+@dataclass(frozen=True)
+class _Granted:
+    """What the policy grants of one request, as `workers.host.tasks.files.Grant` has it."""
+
+    root: str
+    within: str
+    most_bytes: int
+    require_real: RequireReal
 
 
 def wire(
@@ -81,15 +92,26 @@ def performers_of(
     detect: Callable[[], Facts],
 ) -> Mapping[str, OwnPerformer]:
     """Return the function for each of Fleet's own contracts; one about files asks the policy when it begins."""
-
-    def grant(request: Request, run: RunContext) -> Grant:
-        claim = journal.begun(run.run_id)
-        granted = governor.grant(claim, registry.get(claim.task), request).file
-        assert granted is not None  # an answer about files that is not "deny" has one
-        return granted
-
-    on_files = GrantedFiles(file_tasks(settings, engine, host=host), grant)
+    on_files = GrantedFiles(file_tasks(settings, engine, host=host), granted_files(journal, governor))
     return performers(detect, containers.tasks, governed=on_files.performers())
+
+
+def granted_files(journal: Journal, governor: Governor) -> Granted:
+    """Return what has the policy say what is granted of a run about a file, now."""
+
+    def grant(request: FileRequest, run: RunContext) -> Grant:
+        claim = journal.begun(run.run_id)
+        contract = registry.get(claim.task)
+        verdict = governor.grant(claim, contract, request)
+        assert verdict.file is not None  # an answer about files that is not "deny" has one
+
+        def require_real(path: str) -> None:
+            real = request.model_copy(update={"path": path})
+            governor.require_real(claim, contract, request, real=real, granted=verdict)
+
+        return _Granted(verdict.file.root, verdict.file.within, verdict.file.most_bytes, require_real)
+
+    return grant
 
 
 def file_tasks(settings: Settings, engine: Engine, *, host: str) -> FileTasks:
