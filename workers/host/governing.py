@@ -5,14 +5,13 @@ in between, in which principals are revoked and policies change. Whoever follows
 about where they lead.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet import canonical, errors, policy
+from fleet import errors, policy
 from fleet.clock import BrokerClock, from_unix
 from fleet.contracts import AnyContract, Request, files, shell
 from fleet.contracts.envelope import Envelope
@@ -20,14 +19,13 @@ from fleet.contracts.verdicts import LONGEST_RULE, Decision, RunAs, Told
 from fleet.policy import FleetPolicy, HostPolicy, Question, Verdict
 from fleet.security.identity import PrincipalIdentity
 from fleet.security.signing import HEADER
+from workers.host import wording
 from workers.host.claim import Claim
 from workers.host.own import Own
 from workers.host.ruling import Ruling
 
 #: Where no policy of the fleet is known.
 _NO_POLICY = FleetPolicy()
-#: What the record keeps of an argument list: arguments, and characters of each.
-_MOST_ARGUMENTS, _LONGEST_ARGUMENT = 64, 500
 
 
 class Governor:
@@ -132,7 +130,7 @@ class Governor:
         self, verdict: Verdict, principal: PrincipalIdentity, contract: AnyContract, request: Request | None
     ) -> Told:
         """Return a verdict as it goes on record."""
-        argv, cwd = _asked(contract, request and self._masked(request))
+        argv, cwd = wording.asked(contract, request and self._masked(request))
         return Told(
             decision=verdict.decision,
             reason=verdict.reason,
@@ -141,7 +139,7 @@ class Governor:
             level=principal.level.value,
             principal=principal.name,
             task=contract.name,
-            argv=_recorded(argv),
+            argv=wording.recorded(argv),
             cwd=cwd,
             run_as=self._run_as(verdict, request),
             policy=self._ruling.version,
@@ -163,9 +161,9 @@ class Governor:
         """Return what is carried out as it goes on record."""
         return RunAs(
             program=self.mask(program),
-            argv=_recorded([self.mask(argument) for argument in argv]),
+            argv=wording.recorded([self.mask(argument) for argument in argv]),
             cwd=self.mask(cwd),
-            env=tuple(self.mask(name)[:_LONGEST_ARGUMENT] for name in sorted(env)),
+            env=tuple(self.mask(name)[: wording.LONGEST_ARGUMENT] for name in sorted(env)),
         )
 
     def grant(self, claim: Claim, contract: AnyContract, request: Request) -> Verdict:
@@ -215,7 +213,7 @@ class Governor:
         verdict = policy.decide(question, fleet=fleet, host=host)
         if verdict.decision is Decision.ALLOW:
             return
-        leads = self.mask(_leads(request, real))
+        leads = self.mask(wording.leads(request, real))
         if verdict.decision is Decision.DENY:
             sentence = self._sentence(verdict, question, fleet, host)
             raise errors.NotGranted(f"{leads}: {sentence}", kind=verdict.reason)
@@ -269,47 +267,3 @@ def _void(why: str) -> errors.NotGranted:
 def directory(granted: Sequence[str], request: shell.RunCommand) -> str:
     """Return where a command runs whose entry grants these directories."""
     return request.cwd or next(iter(granted), "/")
-
-
-def _asked(contract: AnyContract, request: Request | None) -> tuple[tuple[str, ...], str | None]:
-    """Return what was asked for in words, and the directory."""
-    match request:
-        case shell.RunCommand():
-            return request.argv, request.cwd
-        case files.ListFiles() | files.GetFile() | files.PutFile():
-            return (contract.name.rpartition(".")[2], request.path), None
-        case _:
-            return (), None
-
-
-def _leads(request: Request, real: Request) -> str:
-    """Return where a request leads, for people."""
-    pairs = zip(_paths(request), _paths(real), strict=True)
-    led = [f"{canonical.text(asked)} leads to {canonical.text(found)}" for asked, found in pairs if asked != found]
-    return "; ".join(led) or "the policy's own directory is a link, and leads there"
-
-
-def _paths(request: Request) -> tuple[str, ...]:
-    match request:
-        case shell.RunCommand():
-            return request.argv
-        case files.ListFiles() | files.GetFile() | files.PutFile():
-            return (request.path,)
-        case _:
-            return ()
-
-
-def _recorded(argv: Sequence[str]) -> tuple[str, ...]:
-    """Return an argument list as far as the record keeps it, with size and digest of the rest: two that differ do so
-    on record as well."""
-    kept = [argument if len(argument) <= _LONGEST_ARGUMENT else _shortened(argument) for argument in argv]
-    if len(kept) > _MOST_ARGUMENTS:
-        rest = argv[_MOST_ARGUMENTS - 1 :]
-        digest = hashlib.sha256("\0".join(rest).encode()).hexdigest()
-        kept[_MOST_ARGUMENTS - 1 :] = [f"… {len(rest)} arguments more, SHA-256 {digest}"]
-    return tuple(kept)
-
-
-def _shortened(argument: str) -> str:
-    mark = f"… {len(argument):,} characters, SHA-256 {hashlib.sha256(argument.encode()).hexdigest()}"
-    return argument[: _LONGEST_ARGUMENT - len(mark)] + mark
