@@ -153,7 +153,9 @@ class Callers:
             kept = self._kept.pop(found.token_id, None)
             former = None if kept is None or kept.keys == keys else kept
             if kept is None or former:
-                kept = _Kept(Fleet(self._plane.settings, credential=found.credential), keys, clock.elapsed())
+                # A file lets its principal read the registry; a token shows what the API answers, and no more.
+                fleet = Fleet(self._plane.settings, credential=found.credential, in_sight_only=True)
+                kept = _Kept(fleet, keys, clock.elapsed())
             kept.users += 1
             self._kept[found.token_id] = kept
             if former:

@@ -108,7 +108,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         400: "a wrong or missing field (named), or `not_in_allow_list`",
         401: "no bearer token, or none that counts",
         403: "the level, the selectors or the token's scope do not allow it",
-        404: "no such thing; a host that is not enrolled, or `host_not_connected`",
+        404: "no such thing; a host that is not enrolled or not among yours, or `host_not_connected`",
         408: "the body did not come within 30 s",
         409: "it is not so that this could be done: another state, another answer",
         410: "its time is over",

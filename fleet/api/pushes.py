@@ -119,7 +119,7 @@ class Push(Options):
     arguments: dict[str, Any] = Field({})
     hosts: Annotated[list[HostId], Field(min_length=1, max_length=10_000)] = Field([])
     selector: Annotated[Labels, Field(min_length=1)] = Field({})
-    all: bool = Field(default=False, description="every host")
+    all: bool = Field(default=False, description="every host that your selectors name")
     offline: Literal["fail", "skip", "queue"] = "fail"
 
     @model_validator(mode="after")

@@ -2,7 +2,9 @@
 
 Everybody sees the hosts that its selectors name, and what it has asked for itself. Who may change something on hosts
 sees all runs there; who may approve sees what waits there; a token of scope audit sees everything, while its principal
-is autonomous for all hosts. What is out of sight is not found: the answer is that of a run that does not exist.
+is autonomous for all hosts. What is out of sight is not found: the answer is that of a run or a host
+that does not exist. Where hosts are pushed to, the caller's `Fleet` sees to that (`in_sight_only`), by the credential
+that the hosts go by.
 """
 
 from sqlmodel import Session

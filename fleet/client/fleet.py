@@ -50,13 +50,21 @@ class Target:
 class Fleet:
     """A connection to one fleet for one principal. Thread-safe; close it, or use it as a context manager."""
 
-    def __init__(self, settings: Settings | None = None, *, credential: PrincipalCredential | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        credential: PrincipalCredential | None = None,
+        in_sight_only: bool = False,
+    ) -> None:
         """Read the settings where none are given; raises `errors.SettingsInvalid` where no broker is known.
 
         `credential` is who pushes; without it, that is read from the principal's file when it is first needed.
+        `in_sight_only` is for who asks on behalf of somebody that cannot read the registry: hosts that the principal's
+        selectors do not name are answered for like such as do not exist, are not suggested, and are not among all.
         """
         self.settings = settings or configuration.load()
-        self._credential = credential
+        self._credential, self._in_sight_only = credential, in_sight_only
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
 
@@ -65,7 +73,7 @@ class Fleet:
         """What pushes; made once, when it is first needed."""
         with self._lock:
             if self._dispatcher is None:
-                self._dispatcher = Dispatcher(self.settings, held=self._credential)
+                self._dispatcher = Dispatcher(self.settings, held=self._credential, in_sight_only=self._in_sight_only)
             return self._dispatcher
 
     def __enter__(self) -> Self:

@@ -46,9 +46,12 @@ class Fit:
 class Dispatcher:
     """Sends pushes of one principal through one broker."""
 
-    def __init__(self, settings: Settings, *, held: PrincipalCredential | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, held: PrincipalCredential | None = None, in_sight_only: bool = False
+    ) -> None:
         """Push as whoever holds that; without it, read the principal's file.
 
+        With `in_sight_only` a host that the principal's selectors do not name is, in all that is said, none at all.
         Raises `errors.CredentialUnusable` where there is none, or none that fits.
         """
         path = None
@@ -56,6 +59,7 @@ class Dispatcher:
             path = settings.principal_path(settings.resolved_principal)
             held = credentials.load_principal(path, name=settings.resolved_principal)
         self.signer = Signer(held, path)
+        self._in_sight_only = in_sight_only
         self.broker = credentials.broker(held, settings)
         self.principal = held.name
         self.redis = connect(self.broker, name=f"client-{self.principal}", connections=4, retries=1)
@@ -88,7 +92,8 @@ class Dispatcher:
         return RunResult(run_id, backend=self.app.backend, app=self.app)
 
     def members(self) -> dict[str, membership.Member]:
-        """Return the accepted hosts by their ids; an entry that the fleet has not signed is left out with a warning."""
+        """Return the accepted hosts in sight by their ids; an entry that the fleet has not signed is left out with a
+        warning."""
         with translated(self.broker), self.redis.pipeline(transaction=False) as pipe:
             pipe.get(names.TRUST)
             pipe.hget(names.PRINCIPALS, self.principal)  # or a level that was changed would look like a revocation
@@ -109,7 +114,7 @@ class Dispatcher:
                 remedy="has the fleet changed its key while this principal was away? "
                 f"`fleet principal rotate {self.principal}` makes a new file, where the control plane runs",
             )
-        return found
+        return {host: member for host, member in found.items() if self._sees(member)}
 
     def require_host(self, host: str, contract: AnyContract, *, queues: bool) -> Fit:
         """Return who the host is, having looked whether this principal may push that to it, and now.
@@ -169,9 +174,9 @@ class Dispatcher:
             pipe.hget(names.PRINCIPALS, self.principal)
             is_connected, entry, waiting, time, statement, credential = pipe.execute()
             self.signer.learn(statement=statement, credential=credential)
-            if entry is None:
-                raise errors.HostNotEnrolled(host, self._enrolled()) if statement else errors.BrokerEmpty
-        member = membership.read(host, entry, trust=self.signer.trust)
+        member = self._member(host, entry, statement=statement)
+        if member is None:
+            raise errors.HostNotEnrolled(host, self._enrolled())
         found = membership.obstacle(
             host, availability=member.availability, connected=bool(is_connected), waiting=waiting, queues=queues
         )
@@ -231,16 +236,14 @@ class Dispatcher:
             pipe.hget(names.PRINCIPALS, self.principal)
             entry, time, statement, credential = pipe.execute()
             self.signer.learn(statement=statement, credential=credential)
-            if entry is None and not statement:
-                raise errors.BrokerEmpty
-            if entry is None:
-                hint = errors.did_you_mean(host, self._enrolled()) or "`fleet task list` shows tasks and their hosts"
-                raise errors.NotFound(f"no host named {host!r} is enrolled, so it has no tasks", remedy=hint)
-        identity = membership.read(host, entry, trust=self.signer.trust).identity
+        member = self._member(host, entry, statement=statement)
+        if member is None:
+            hint = errors.did_you_mean(host, self._enrolled()) or "`fleet task list` shows tasks and their hosts"
+            raise errors.NotFound(f"no host named {host!r} is enrolled, so it has no tasks", remedy=hint)
         now = _seconds(time)
         self.signer.require_valid(now=now)
-        self.signer.require_address(identity)
-        return host, identity, now
+        self.signer.require_address(member.identity)
+        return host, member.identity, now
 
     def has_recorded(self, report: str) -> bool:
         """Say whether the control plane has taken a report of this principal in: it removes what it has recorded."""
@@ -248,8 +251,24 @@ class Dispatcher:
         with translated(self.broker):
             return command.lpos(names.reports(names.principal_sender(self.principal)), report) is None
 
+    def _member(self, host: str, entry: str | None, *, statement: str | None) -> membership.Member | None:
+        """Read a host's entry of the registry; None where there is none, or it is out of sight."""
+        if entry is None:
+            if not statement:
+                raise errors.BrokerEmpty
+            return None
+        member = membership.read(host, entry, trust=self.signer.trust)
+        return member if self._sees(member) else None
+
+    def _sees(self, member: membership.Member) -> bool:
+        return not self._in_sight_only or self.signer.identity.may_address(member.identity)
+
     def _enrolled(self) -> list[str]:
-        return [str(host) for host in self.redis.hkeys(names.HOSTS)]
+        """Return the names that may be suggested for one that is none."""
+        if self._in_sight_only:
+            return list(self.members())
+        with translated(self.broker):
+            return [str(host) for host in self.redis.hkeys(names.HOSTS)]
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -39,7 +39,7 @@ def push_task(caller: Anybody, body: pushes.PushTask) -> dict[str, Any]:
 
 @router.post("/pushes", response_model=replies.Batch)
 def push(caller: Anybody, body: pushes.Push) -> dict[str, Any]:
-    """Push a task to several hosts: by name, by labels, or all.
+    """Push a task to several hosts: by name, by labels, or all that your selectors name.
 
     With `offline` `fail` nothing is pushed to anybody where one of them is not connected; `skip` leaves those out.
     """

@@ -169,6 +169,8 @@ def test_a_list_of_a_variable_is_one_of_its_texts() -> None:
             "DBUS_SESSION_BUS_ADDRESS",
             "SUDO_ASKPASS",
         ),
+        *("RIPGREP_CONFIG_PATH", "MAILRC", "BAT_CONFIG_PATH", "BAT_CONFIG_DIR", "PARALLEL", "PARALLEL_SHELL"),
+        *("PARALLEL_HOME", "PARALLEL_SSH", "CCACHE_PREFIX", "CCACHE_PREFIX_CPP", "CCACHE_COMPILER"),
     ],
 )
 def test_a_variable_by_which_programs_run_others_cannot_be_granted(name: str) -> None:
