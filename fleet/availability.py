@@ -4,8 +4,10 @@ The database has the decision, the registry tells it to those who push, and the 
 obeys at its next look and reports it. What a broker loses of that is written anew by `remind` and by the registry.
 """
 
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from sqlmodel import Session
@@ -17,26 +19,55 @@ from fleet.keyring import Keyring
 from fleet.models import Host, Membership
 
 
+class Control(Protocol):
+    """Database, broker and the fleet's keys, for one transaction of the database."""
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def client(self) -> "redis.Redis": ...
+    @property
+    def ring(self) -> Keyring: ...
+
+
+#: Opens one transaction after another, each committed when its block ends well.
+Opened = Callable[[], AbstractContextManager[Control]]
+
+
 def set(  # noqa: A001 - read as availability.set
-    session: Session,
-    client: "redis.Redis",
-    ring: Keyring,
-    host: str,
+    opened: Opened,
+    hosts: Iterable[str],
     availability: Availability,
     *,
     by: str,
     deadline: timedelta | None = None,
-) -> bool:
-    """Decide that a host is active, paused or draining; return whether that is new.
+) -> None:
+    """Decide that hosts are active, paused or draining, and tell them and those who push.
 
     `by` is a principal's name. `deadline` is how long what runs may go on on a host that is draining; then it is
-    cancelled. The broker is told before the session commits, so that an outage of it fails the whole change; a commit
-    that fails after it is made good by `remind`. Raises `errors.NotFound` for an unknown host, and redis-py's errors.
+    cancelled. All hosts are looked up before anything is decided, and each is told once its own decision is committed:
+    what it obeys is on record, and what it has not heard `remind` makes good. Each has a transaction of its own, so
+    that nobody who waits for another host's row waits for the right to append to the audit, too.
+
+    Raises `errors.NotFound` for an unknown host and, without a broker, redis-py's errors before anything is decided.
     """
-    seconds, microseconds = _time(client)
-    now = seconds + microseconds / 1e6
+    wanted = list(dict.fromkeys(hosts))
+    with opened() as control:
+        for host in wanted:
+            inventory.host(control.session, host)
+        now = _time(control.client)
+    for host in wanted:
+        with opened() as control:
+            _decide(control.session, host, availability, by=by, now=now, deadline=deadline)
+        with opened() as control:
+            _tell(control, host, by=by)
+
+
+def _decide(
+    session: Session, host: str, availability: Availability, *, by: str, now: float, deadline: timedelta | None
+) -> None:
     until = None if deadline is None else now + deadline.total_seconds()
-    changed = inventory.set_availability(
+    inventory.set_availability(
         session,
         host,
         availability,
@@ -50,11 +81,14 @@ def set(  # noqa: A001 - read as availability.set
         host_id=host,
         data={"availability": availability.value, "deadline": until},
     )
-    inventory.publish_hosts(session, client, host)
-    row = inventory.host(session, host)
+
+
+def _tell(control: Control, host: str, *, by: str) -> None:
+    """Write the entry of a host, and tell it what is on record now: another decision may have come in between."""
+    row = inventory.kept_still(control.session, host)  # so that no older entry is written after a newer one
+    inventory.publish_hosts(control.session, control.client, host)
     if row.keys:
-        client.lpush(names.control(host), ring.word(row.keys[0], decision(row, by=by)))
-    return changed
+        control.client.lpush(names.control(host), control.ring.word(row.keys[0], decision(row, by=by)))
 
 
 def remind(session: Session, client: "redis.Redis", ring: Keyring) -> int:
@@ -87,6 +121,7 @@ def decision(host: Host, *, by: str) -> SetAvailability:
     )
 
 
-def _time(client: "redis.Redis") -> tuple[int, int]:
+def _time(client: "redis.Redis") -> float:
     measured: Any = client.time()
-    return measured[0], measured[1]
+    seconds, microseconds = measured
+    return float(seconds + microseconds / 1e6)

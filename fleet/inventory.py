@@ -8,7 +8,7 @@ the audit as well.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import tuple_
@@ -35,6 +35,13 @@ def host(session: Session, host_id: str) -> Host:
             f"no host named {host_id!r}",
             remedy=errors.did_you_mean(host_id, known) or "`fleet host list` shows those there are",
         )
+    return found
+
+
+def kept_still(session: Session, host_id: str) -> Host:
+    """Return a host that nobody else changes until this transaction ends; raise `errors.NotFound`."""
+    found = host(session, host_id)
+    session.refresh(found, with_for_update=True)
     return found
 
 
@@ -67,11 +74,17 @@ def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: It
 def set_availability(
     session: Session, host_id: str, availability: Availability, *, at: datetime, deadline: datetime | None = None
 ) -> bool:
-    """Note whether a host is to take new work, decided now; return whether that is new. See `fleet.availability`."""
-    found = host(session, host_id)
+    """Note whether a host is to take new work, decided now; return whether that is new. See `fleet.availability`.
+
+    A decision is later than the one before it, also where two are made at once, or the broker's clock went back: hosts
+    go by these moments, and one that has obeyed the later never obeys the earlier.
+    """
+    found = kept_still(session, host_id)
     changed = found.availability != availability
     found.availability = availability.value
-    found.availability_at, found.drain_deadline = at, deadline
+    before = found.availability_at
+    found.availability_at = at if before is None else max(at, before + timedelta(microseconds=1))
+    found.drain_deadline = deadline
     session.add(found)
     return changed
 

@@ -1,8 +1,8 @@
 """One call of the `fleet` command: the global options as they were given, and what follows from them."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from fleet.cli.grammar import META
 
 if TYPE_CHECKING:
     import redis
+    from sqlalchemy import Engine
     from sqlmodel import Session
 
     from fleet.address import Address
@@ -54,11 +55,18 @@ def database(settings: "Settings", *, write: bool = False, create: bool = False)
     """
     from fleet import db
 
+    with _engine(settings, create=create) as engine, db.session(engine, write=write) as session:
+        yield session
+
+
+@contextmanager
+def _engine(settings: "Settings", *, create: bool) -> "Iterator[Engine]":
+    from fleet import db
+
     engine = db.open_engine(settings.resolved_database_url, create=create)
     try:
         db.migrate(engine)
-        with db.session(engine, write=write) as session:
-            yield session
+        yield engine
     finally:
         engine.dispose()
 
@@ -78,14 +86,24 @@ def control_plane(settings: "Settings", *, create: bool = False) -> "Iterator[Co
 
     Raises `errors.LocalFault` where the fleet's keys are not on this machine, and what `database` and `broker` raise.
     """
-    from fleet import keyring
+    with control_planes(settings, create=create) as opened, opened() as control:
+        yield control
 
-    with (
-        broker(settings) as client,
-        database(settings, write=True, create=create) as session,
-    ):
-        ring = keyring.obtain(session, settings.signing_keys_path)
-        yield ControlPlane(session=session, client=client, ring=ring)
+
+@contextmanager
+def control_planes(
+    settings: "Settings", *, create: bool = False
+) -> "Iterator[Callable[[], AbstractContextManager[ControlPlane]]]":
+    """Give what opens all three for one transaction after another; see `control_plane`."""
+    from fleet import db, keyring
+
+    @contextmanager
+    def opened() -> "Iterator[ControlPlane]":
+        with db.session(engine) as session:
+            yield ControlPlane(session=session, client=client, ring=keyring.obtain(session, settings.signing_keys_path))
+
+    with broker(settings) as client, _engine(settings, create=create) as engine:
+        yield opened
 
 
 def confirm(question: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from beat.lease import Lease
 from fleet import availability, clock, db, enrollment, joining, members, names, policies, presence, runs
+from fleet.api.plane import Control
 from fleet.broker import connection
 from fleet.cli import checks
 from fleet.contracts.hosts import Availability
@@ -188,9 +189,16 @@ def revoke_a_host(stage: Stage) -> None:
 def pause_a_host(stage: Stage) -> None:
     presence.mark(stage.admin, heartbeat(epoch=1))
     client, ring = stage.client(), factories.ring()
-    with _members(stage) as engine, db.session(engine) as session:
-        availability.set(session, client, ring, HOST, Availability.PAUSED, by=PRINCIPAL)
-        assert availability.remind(session, client, ring) == 1
+    with _members(stage) as engine:
+
+        @contextmanager
+        def opened() -> Iterator[Control]:
+            with db.session(engine) as session:
+                yield Control(session=session, client=client, ring=ring)
+
+        availability.set(opened, [HOST], Availability.PAUSED, by=PRINCIPAL)
+        with db.session(engine) as session:
+            assert availability.remind(session, client, ring) == 1
     assert len(factories.heard(stage.admin, HOST, "host.availability")) == 2
 
 

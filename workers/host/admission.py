@@ -12,7 +12,6 @@ from typing import Any
 
 from fleet.clock import BrokerClock
 from fleet.contracts import approvals
-from fleet.contracts.control import CancelRun
 from fleet.contracts.envelope import Envelope
 from fleet.contracts.reports import Kind
 from fleet.contracts.verdicts import Told
@@ -20,7 +19,7 @@ from workers.host import attempts
 from workers.host.claim import Claim
 from workers.host.outbox import Outbox
 from workers.host.store import Store
-from workers.host.unbegun import Unbegun
+from workers.host.unbegun import Unbegun, requested
 
 #: A message that comes again within this many seconds after its run was answered for is a copy, no question.
 _ANSWERED_LATELY = 60.0
@@ -94,7 +93,7 @@ class Admissions:
             forgotten = self._store.recall("forgotten")
             if attempt == 1 and forgotten is not None and envelope.submitted_at <= float(forgotten):
                 return Accepted(Admission.FORGOTTEN)
-            cancelled = self._cancelled(transaction, run_id)
+            cancelled = requested(transaction, run_id)
             parked = approve_before is not None and not cancelled
             begun = begin and due_at <= now and not cancelled and not parked
             transaction.execute(
@@ -153,8 +152,3 @@ class Admissions:
             (run_id, self._began_at, self._clock.now() - _INBOX_SECONDS),
         ).fetchone()
         return row is not None
-
-    @staticmethod
-    def _cancelled(transaction: sqlite3.Connection, run_id: str) -> CancelRun | None:
-        row = transaction.execute("SELECT requested FROM cancelled WHERE run_id = ?", (run_id,)).fetchone()
-        return CancelRun.model_validate_json(row[0]) if row else None

@@ -18,6 +18,7 @@ from fleet.address import Address
 from fleet.broker.connection import connect
 from fleet.clock import BrokerClock
 from fleet.contracts import registry
+from fleet.contracts.control import CancelRun
 from fleet.contracts.hosts import Facts
 from fleet.settings import Settings
 from workers.host import confidential, consumer, facts, governance
@@ -123,6 +124,7 @@ class Assembly:
             on_abandoned=self.on_containers.undoing.abandoned,
             kept=self.children.kept,
             mask=self.governance.governor.mask,
+            cancelled=self._cancelled,
         )
         self.handover = Handover(link, self.journal, host=host, epoch=epoch.number, on_unusable=consumer.end_worker)
         self._refusals = Refusals(self.outbox, link, host=host, clock=clock)
@@ -170,7 +172,14 @@ class Assembly:
             clock=clock,
             listed=not settings.unlisted,
         )
-        self.recovery = Recovery(self.journal, self._endings, self._settling, self.children, self.running)
+        self.recovery = Recovery(
+            self.journal, self._endings, self._settling, self.children, self.running, unbegun=self._unbegun
+        )
+
+    def _cancelled(self, run_id: str) -> CancelRun | None:
+        """Return who asked for the end of a run that has begun: of this session, or of one that has heard it before."""
+        request = self.running.requested(run_id)
+        return (request.cancel if request else None) or self._unbegun.requested(run_id)
 
     def pipeline(self) -> Pipeline:
         """Return what carries out runs; what a former worker was putting is removed by it."""

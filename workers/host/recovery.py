@@ -7,6 +7,8 @@ The former session is over (the lock on the host's state proves it), so nobody e
 - claimed, but held back until its message had left the inbox, where it still is: it never began either;
 - begun under a supervisor: its word counts; one that still runs is waited for, and its run can be ended as ever;
 - begun, and no word: what the contract says.
+
+What was to be cancelled is not begun again, whichever session has heard of that.
 """
 
 import json
@@ -26,6 +28,7 @@ from workers.host.inboxes import restore
 from workers.host.journal import Journal
 from workers.host.running import EndRequest, Running, Why
 from workers.host.settling import Settling
+from workers.host.unbegun import Unbegun
 
 log = logs.get(__name__)
 
@@ -34,13 +37,21 @@ class Recovery:
     """Takes up what a former session left."""
 
     def __init__(
-        self, journal: Journal, endings: Endings, settling: Settling, children: Children, running: Running
+        self,
+        journal: Journal,
+        endings: Endings,
+        settling: Settling,
+        children: Children,
+        running: Running,
+        *,
+        unbegun: Unbegun,
     ) -> None:
         self._journal = journal
         self._endings = endings
         self._settling = settling
         self._children = children
         self._running = running
+        self._unbegun = unbegun
 
     def run(self, client: "redis.Redis", *, inboxes: Sequence[str], superseded: bool, rebooted: bool) -> None:
         """Settle what can be settled now, and have the rest waited for in threads.
@@ -62,7 +73,11 @@ class Recovery:
             untouched = each is None and claim.run_id in left and not superseded
             if (not_begun or untouched) and self._journal.unclaim(claim.run_id, certain=not_begun):
                 self._children.forget(claim.run_id, claim.attempt)
-                log.info("run.unclaimed", **claim.about, next="it had not begun; it begins now")
+                cancel = self._unbegun.requested(claim.run_id)
+                if cancel:
+                    self._unbegun.cancel(cancel)
+                begins = "it was cancelled" if cancel else "it begins now"
+                log.info("run.unclaimed", **claim.about, next=f"it had not begun; {begins}")
             else:
                 self._take_up(claim, each)
         for each in found.values():
@@ -74,6 +89,8 @@ class Recovery:
         self._endings.recover(claim, how="spool" if found else restart.value)
         log.warning("run.interrupted", **claim.about, next="spool" if found else restart.value)
         self._running.enter(claim.run_id)
+        if cancel := self._unbegun.requested(claim.run_id):
+            self._running.end(claim.run_id, EndRequest(Why.CANCELLED, cancel))
         threading.Thread(target=self._settle, args=(claim, found), name=f"recover-{claim.run_id}", daemon=True).start()
 
     def _settle(self, claim: Claim, found: Found | None) -> None:
@@ -89,16 +106,20 @@ class Recovery:
             request = self._running.requested(claim.run_id)
             if ending is None:
                 self._settling.by_contract(claim)
-            elif ending.kind != "stopped" or request is None or claim.task == shell.RUN.name:
-                self._settling.by_ending(claim, ending, request)
-            else:
+            elif ending.kind == "stopped" and self._is_left(claim, request):
                 return  # this session ended it because it stops itself; the next one decides
+            else:
+                self._settling.by_ending(claim, ending, request)
             if found:
                 self._children.forget(claim.run_id, claim.attempt)
         except Exception:  # whatever one run does, it is looked at again by the next session
             log.exception("run.unrecovered", **claim.about)
         finally:
             self._running.leave(claim.run_id)
+
+    def _is_left(self, claim: Claim, stopped: EndRequest | None) -> bool:
+        """Say whether the next session settles what this one has stopped; nobody has to decide what was cancelled."""
+        return stopped is not None and claim.task != shell.RUN.name and not self._settling.cancelled(claim.run_id)
 
     def _end(self, claim: Claim, request: EndRequest) -> None:
         self._children.end(claim.run_id, why="cancelled" if request.why is Why.CANCELLED else "stopped")

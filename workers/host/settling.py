@@ -1,7 +1,7 @@
 """Settling: what is written down about an attempt whose task ran in a process of its own, or was left by a crash.
 
 What the supervisor saw counts. Where there is no supervisor's word, the contract says what a restart does with a run
-that had begun (`Contract.restart`).
+that had begun (`Contract.restart`). No other attempt follows where somebody asked for the run's end.
 """
 
 import threading
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fleet import clock, errors, logs
 from fleet.contracts import Reply, Restart, registry, shell
+from fleet.contracts.control import CancelRun
 from fleet.contracts.verdicts import SessionEnded
 from workers.host import outcomes
 from workers.host.claim import Claim
@@ -54,10 +55,12 @@ class Settling:
         on_abandoned: Callable[[str], None],
         kept: Callable[[str, int], bytes],
         mask: Callable[[str], str],
+        cancelled: Callable[[str], CancelRun | None] = lambda _run: None,
     ) -> None:
         """`on_abandoned` gets the ids of runs that could not be compared with the Engine and are over all the same.
 
-        `kept` returns what is kept of a command's output, by run and attempt; `mask` hides known secrets.
+        `kept` returns what is kept of a command's output, by run and attempt; `mask` hides known secrets; `cancelled`
+        returns who asked for the end of a run, if somebody has.
         """
         self._endings = endings
         self._reconcilers = reconcilers
@@ -66,6 +69,7 @@ class Settling:
         self._on_abandoned = on_abandoned
         self._kept = kept
         self._mask = mask
+        self.cancelled = cancelled
         #: one at a time: the outputs of sixty-four commands at once would fill the memory
         self._settling_command = threading.Lock()
 
@@ -86,7 +90,8 @@ class Settling:
             with self._settling_command:
                 self._command(claim, ending, request)
             return
-        took = ending.duration_seconds
+        took, cancel = ending.duration_seconds, self._cancel(claim, request)
+        fail = self._fails(cancel)
         match ending.kind:
             case "replied":
                 self._endings.succeed(claim, reply=ending.reply or {}, duration_seconds=took)
@@ -96,24 +101,30 @@ class Settling:
                 self._endings.fail_for_good(claim, kind=kind, message=message, duration_seconds=took)
             case _ if ending.left_running:
                 self._endings.lose_track(claim, message=_not_ended(ending))
-            case "cancelled" if request and request.cancel:
-                self._endings.cancel(claim, request.cancel)
+            case "cancelled" | "stopped" if cancel:
+                self._endings.cancel(claim, cancel)
             case "failed":
                 kind, message = ending.error or ("failed", "it failed without a word")
-                self._endings.fail(claim, kind=kind, message=message, duration_seconds=took)
+                fail(claim, kind=kind, message=message, duration_seconds=took)
             case "time_limit":
                 message = f"ended after {took:.1f} s, by its time limit"
-                self._endings.fail(claim, kind="time_limit", message=message, duration_seconds=took)
+                fail(claim, kind="time_limit", message=message, duration_seconds=took)
             case "stopped":
                 self.after_stop(claim, took)
             case _:
                 how = f"by signal {ending.signal}" if ending.signal else f"with status {ending.exit_status}"
                 said = f": {ending.output[-1000:]}" if ending.output else ""
-                self._endings.fail(claim, kind="died", message=f"its process ended {how}{said}", duration_seconds=took)
+                fail(claim, kind="died", message=f"its process ended {how}{said}", duration_seconds=took)
 
     def by_contract(self, claim: Claim) -> None:
-        """Do what the contract says about a run that began and left no word."""
+        """Do what the contract says about a run that began and left no word.
+
+        One that somebody has cancelled is over where that can be known: nothing of it goes on, and it is not begun
+        again.
+        """
         match self.restart(claim):
+            case Restart.RERUN | Restart.HAND_BACK | Restart.FAIL if cancel := self.cancelled(claim.run_id):
+                self._end_cancelled(claim, cancel)
             case Restart.RERUN:
                 self._endings.run_again(claim, Interruption.CRASHED)
             case Restart.HAND_BACK:
@@ -153,9 +164,22 @@ class Settling:
                 message = f"ended after {took:.1f} s, because the worker was stopped"
                 self._endings.fail(claim, kind="interrupted", message=message, duration_seconds=took)
 
+    def _cancel(self, claim: Claim, request: EndRequest | None) -> CancelRun | None:
+        return (request.cancel if request else None) or self.cancelled(claim.run_id)
+
+    def _fails(self, cancel: CancelRun | None) -> Callable[..., None]:
+        """Return what ends an attempt with an error: for good, where nobody wants another."""
+        return self._endings.fail_for_good if cancel else self._endings.fail
+
+    def _end_cancelled(self, claim: Claim, cancel: CancelRun) -> None:
+        contract = registry.known().get(claim.task)
+        detail = f"cancelled by {cancel.by}"
+        record = outcomes.unheard(claim, "cancelled", detail=detail) if contract and contract.governed else None
+        self._endings.cancel(claim, cancel, session=record)
+
     def _command(self, claim: Claim, ending: Ending, request: EndRequest | None) -> None:
         """Write down how a command ended, and the record of its session with it."""
-        took = ending.duration_seconds
+        took, cancel = ending.duration_seconds, self._cancel(claim, request)
         if ending.kind == "failed":  # nothing has run
             kind, message = ending.error or ("failed", "it failed without a word")
             message = self._mask(message)
@@ -171,14 +195,14 @@ class Settling:
             message = _not_ended(ending)
             record = outcomes.session(claim, "unknown", said, detail=message)
             self._endings.lose_track(claim, message=message, session=record)
-        elif ending.kind == "cancelled" and request and request.cancel:
-            record = outcomes.session(claim, "cancelled", said, detail=f"cancelled by {request.cancel.by}")
-            self._endings.cancel(claim, request.cancel, session=record)
+        elif ending.kind in {"cancelled", "stopped"} and cancel:
+            record = outcomes.session(claim, "cancelled", said, detail=f"cancelled by {cancel.by}")
+            self._endings.cancel(claim, cancel, session=record)
         else:
             outcome, kind, why = _CUT_SHORT.get(ending.kind, _CUT_SHORT["died"])
             message = f"ended after {took:.1f} s, {why}"
             record = outcomes.session(claim, outcome, said, detail=message)
-            self._endings.fail(claim, kind=kind, message=message, duration_seconds=took, session=record)
+            self._fails(cancel)(claim, kind=kind, message=message, duration_seconds=took, session=record)
 
     @staticmethod
     def _session(claim: Claim, detail: str) -> SessionEnded | None:
@@ -205,15 +229,19 @@ class Settling:
                     return  # the next session looks again
             except errors.FleetError as exc:
                 kind = exc.kind if isinstance(exc, errors.TaskFailed) else exc.code
-                self._endings.fail(claim, kind=kind, message=str(exc), duration_seconds=0.0)
+                fail = self._fails(self.cancelled(claim.run_id))
+                fail(claim, kind=kind, message=str(exc), duration_seconds=0.0)
                 self._on_abandoned(claim.run_id)
                 return
             else:
                 break
-        if reply is None:
-            self._endings.run_again(claim, Interruption.CRASHED)
-        else:
+        if reply is not None:
             self._endings.succeed(claim, reply=reply.model_dump(mode="json"), duration_seconds=0.0)
+        elif cancel := self.cancelled(claim.run_id):
+            self._end_cancelled(claim, cancel)
+            self._on_abandoned(claim.run_id)  # the next attempt would have taken up what is half made
+        else:
+            self._endings.run_again(claim, Interruption.CRASHED)
 
 
 def _not_ended(ending: Ending) -> str:

@@ -48,7 +48,7 @@ CREATE TABLE journal (
 ) STRICT;
 CREATE INDEX journal_unfinished ON journal (state, due_at) WHERE state != 'finished';
 CREATE INDEX journal_finished ON journal (finished_at) WHERE state = 'finished';
-CREATE TABLE cancelled (                -- asked for before the message came
+CREATE TABLE cancelled (                -- asked for before the run ended, or its message came
     run_id      TEXT PRIMARY KEY,
     requested   TEXT NOT NULL,          -- contracts.control.CancelRun as JSON
     at          REAL NOT NULL

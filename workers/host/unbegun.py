@@ -1,7 +1,7 @@
 """Unbegun: how runs end that never began on this host: refused, expired, or cancelled.
 
 None of this touches a run that has begun; that one's end is in `workers.host.endings`. What is refused is not
-remembered; what has expired is, and so is a cancel whose run has yet to come.
+remembered; what has expired is, and so is a cancel whose run has yet to come, or is not at its end.
 """
 
 import json
@@ -81,20 +81,27 @@ class Unbegun:
     def cancel(self, request: CancelRun) -> bool:
         """End a run that has not begun, also one whose message has yet to come; return whether it is running now.
 
-        The request is durable when this returns.
+        The request is durable when this returns. That of a run which has begun is kept, too: whoever was to end it may
+        be killed before it has, and the next session would not know what its end means, or begin it again.
         """
         with self._store.transaction(durable=True) as transaction:
             row = transaction.execute(
                 "SELECT state FROM journal WHERE run_id = ? ORDER BY attempt DESC LIMIT 1", (request.run,)
             ).fetchone()
-            if attempts.coming(transaction, request.run) is not None:
+            begun = row is not None and row[0] == "started"
+            if begun or attempts.coming(transaction, request.run) is not None:
                 transaction.execute(
                     "INSERT INTO cancelled VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                     (request.run, request.model_dump_json(), self._clock.now()),
                 )
             elif row and row[0] in {"accepted", "awaiting"}:
                 self.end_cancelled(transaction, request.run, request)
-        return row is not None and row[0] == "started"
+        return begun
+
+    def requested(self, run_id: str) -> CancelRun | None:
+        """Return who asked for the end of a run that had begun by then, or had yet to come."""
+        with self._store.transaction() as transaction:
+            return requested(transaction, run_id)
 
     def end_cancelled(self, transaction: sqlite3.Connection, run_id: str, request: CancelRun) -> None:
         """Finish an attempt that is accepted, or waits for approval, as cancelled, within `transaction`."""
@@ -106,6 +113,12 @@ class Unbegun:
         if attempt is not None:
             meta = cancelled_meta(run_id, request, date_done=self._clock.iso())
             self._outbox.add(transaction, Kind.RUN_CANCELLED, run_id=run_id, attempt=attempt, data=data, result=meta)
+
+
+def requested(transaction: sqlite3.Connection, run_id: str) -> CancelRun | None:
+    """Return the request to cancel a run that is kept for it."""
+    row = transaction.execute("SELECT requested FROM cancelled WHERE run_id = ?", (run_id,)).fetchone()
+    return CancelRun.model_validate_json(row[0]) if row else None
 
 
 def cancelled_meta(run_id: str, request: CancelRun, *, date_done: str) -> dict[str, Any]:

@@ -118,8 +118,7 @@ def _set(
     plane: Plane, caller: Caller, host: str, wanted: Availability, *, deadline: timedelta | None = None
 ) -> dict[str, Any]:
     caller.asks_about(host=host)
-    with plane.control() as control:
-        availability.set(control.session, control.client, control.ring, host, wanted, by=caller.name, deadline=deadline)
+    availability.set(plane.control, [host], wanted, by=caller.name, deadline=deadline)
     return {"id": host}
 
 

@@ -64,20 +64,14 @@ def _set_availability(
     if bool(host_ids) == bool(selectors):
         raise click.UsageError("name hosts, or labels with -l: one of the two")
     settings = invocation.current().settings()
-    with invocation.control_plane(settings) as control:
-        rows = inventory.hosts(control.session, selector=types.merge(selectors)) if selectors else []
-        chosen = list(host_ids) or [row.id for row in rows]
-        for host_id in chosen:
-            availability.set(
-                control.session,
-                control.client,
-                control.ring,
-                host_id,
-                Availability(wanted),
-                by=settings.resolved_principal,
-                deadline=deadline,
-            )
-        unseen = [host_id for host_id in chosen if is_unlisted(inventory.host(control.session, host_id).facts)]
+    with invocation.control_planes(settings) as opened:
+        chosen = list(host_ids)
+        if selectors:
+            with opened() as control:
+                chosen = [row.id for row in inventory.hosts(control.session, selector=types.merge(selectors))]
+        availability.set(opened, chosen, Availability(wanted), by=settings.resolved_principal, deadline=deadline)
+        with opened() as control:
+            unseen = [host_id for host_id in chosen if is_unlisted(inventory.host(control.session, host_id).facts)]
     if unseen:
         render.say(f"unlisted, so nobody sees when they obey and are idle: {', '.join(unseen)}")
     records = [{"id": host_id, "availability": wanted} for host_id in chosen]

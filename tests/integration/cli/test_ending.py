@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from fleet import names
+from fleet import db, names
+from tests import factories
 from tests.integration.cli.conftest import Cli
 from tests.integration.cli.test_living import running, until
 from tests.services.broker import Broker
@@ -111,6 +113,18 @@ def test_a_paused_host_takes_nothing_until_it_is_resumed(fleet: Cli, log: Path) 
     assert "paused" in fleet("host", "list").out
     assert fleet("host", "resume", "edge-7").code == 0
     assert fleet("task", "wait", run, "--timeout", "30s").code == 0
+
+
+def test_a_name_that_is_none_leaves_the_other_hosts_as_they_are(cli: Cli, ledger: Engine, broker: Broker) -> None:
+    """A host that was told of what is not on record would stay paused: what is on record is older, and not obeyed."""
+    with db.session(ledger) as session:
+        factories.enroll(session, "edge-7")
+    wrong = cli("host", "pause", "edge-7", "edge-typo")
+    assert wrong.code == 2
+    assert "no host named 'edge-typo'" in wrong.error
+    with broker.connect() as client:
+        assert not client.exists(names.control("edge-7"))
+    assert cli("host", "show", "edge-7", "--json").json["availability"] == "active"
 
 
 def test_draining_waits_for_what_runs_and_cancels_what_is_left_at_the_deadline(fleet: Cli, log: Path) -> None:

@@ -402,7 +402,9 @@ class TestWhileItRuns:
                 task.result()
         shell.handover.release(run_id)
         shell.running.leave(run_id)
-        recovery = Recovery(session.journal, session.endings, shell.settling, shell.children, shell.running)
+        recovery = Recovery(
+            session.journal, session.endings, shell.settling, shell.children, shell.running, unbegun=session.unbegun
+        )
         recovery.run(client, inboxes=(), superseded=False, rebooted=False)
         assert shell.running.ids() == [run_id]
         go.touch()

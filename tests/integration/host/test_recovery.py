@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fleet import errors
+from fleet import errors, names
 from tests.services.system import Part, System
 from tests.services.waiting import until
 from workers.host.spool import Spool
@@ -101,6 +101,34 @@ def test_what_nobody_can_say_is_unknown_and_what_may_run_again_does(fleet: Syste
     assert effects(log) == {once: 1, again: 2}
     with pytest.raises(errors.OutcomeUnknown):
         fleet.fleet.dispatcher.task("offered.effect").AsyncResult(once).get(timeout=30)
+
+
+def test_what_is_cancelled_while_no_worker_is_there_is_ended_and_not_begun_again(fleet: System, log: Path) -> None:
+    worker = fleet.start_worker("h1")
+    again = push(fleet, "held_again", log)
+    until(lambda: len(effects(log)) == 1, "it runs")
+    kill_everything(fleet, worker)
+    worker = fleet.start_worker("h1", FLEET_CONCURRENCY="1")
+    until(lambda: effects(log) == {again: 2}, "its second attempt runs")
+    kill_everything(fleet, worker)
+    fleet.fleet.cancel(again)
+    until(lambda: fleet.redis.llen(names.control("h1")), "the host is told")
+    fleet.start_worker("h1")
+    assert fleet.record(again, state="cancelled").attempt == 2
+    assert fleet.fleet.push("fleet.host.ping", on="h1").results[0].get(timeout=30)
+    assert effects(log) == {again: 2}
+
+
+def test_a_supervisor_that_outlived_its_worker_ends_what_was_cancelled_meanwhile(fleet: System, log: Path) -> None:
+    worker = fleet.start_worker("h1")
+    run = push(fleet, "held_again", log)
+    until(lambda: effects(log), "it runs")
+    kill(worker)
+    fleet.fleet.cancel(run)
+    until(lambda: fleet.redis.llen(names.control("h1")), "the host is told")
+    fleet.start_worker("h1")
+    fleet.record(run, state="cancelled")
+    assert effects(log) == {run: 1}
 
 
 def test_the_end_that_came_while_no_worker_was_there_is_reported_by_the_next(fleet: System, log: Path) -> None:
