@@ -64,7 +64,8 @@ def host_row(siege: Siege, host: str) -> Host | None:
 class Joiner:
     """Somebody who holds a token, and asks by hand."""
 
-    def __init__(self, siege: Siege, token: str) -> None:
+    def __init__(self, siege: Siege, token: str, *, stays: bool = False) -> None:
+        """With `stays` the broker is asked as somebody whom the control plane does not take out with the token."""
         self.siege, self.token, self.key, self.opener = (
             siege,
             tokens.parse(token),
@@ -72,7 +73,8 @@ class Joiner:
             Opener.generate(),
         )
         where = login.at(siege.broker.url, login.joiner_user(self.token.id), self.token.broker_password())
-        self.client: redis.Redis = connect(address.parse(where.get_secret_value()), name="joiner")
+        own = connect(address.parse(where.get_secret_value()), name="joiner")
+        self.client: redis.Redis = siege.redis if stays else own
 
     def request(self, **changes: Any) -> EnrollmentRequest:
         values = {
@@ -134,8 +136,8 @@ def test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing_is_us
     alter(siege, revoked, revoked_at=clock.now())
     before = siege.mark()
     answers = [
-        Joiner(siege, expired).ask(host="n1"),
-        Joiner(siege, revoked).ask(host="n1"),
+        Joiner(siege, expired, stays=True).ask(host="n1"),
+        Joiner(siege, revoked, stays=True).ask(host="n1"),
         Joiner(siege, others).ask(host="n1"),
         Joiner(siege, good).ask(host="n1", secret=SecretStr("x" * 43)),
     ]
