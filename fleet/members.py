@@ -108,7 +108,10 @@ def announce_policy(session: Session, client: "redis.Redis", ring: Keyring) -> N
 
 
 def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_id: str) -> None:
-    """Issue a host's credential where it has none, and bring user, entry and credential to where they go."""
+    """Issue a host's credential where it has none, and bring user, entry and credential to where they go.
+
+    The host hears the fleet's keys right before: a credential by one that it has not heard of it would drop for good.
+    """
     host = session.get(Host, host_id)
     if host is None or host.membership != Membership.ACCEPTED or not host.keys:
         return
@@ -117,6 +120,7 @@ def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_i
     session.flush()
     admit_host(client, host)
     inventory.publish_hosts(session, client, host_id)
+    tell(session, client, ring, {host_id: TrustUpdated(statement=keyring.statement(session, ring))})
     tell(session, client, ring, {host_id: CredentialIssued(credential=credential)})
 
 

@@ -51,11 +51,11 @@ class Trusting:
             renewed = principals.renew(session, ring, now=clock.now()) | members.renew_hosts(session, ring)
             vault.seal_anew(session, ring)
         with db.session(self._engine) as session:
-            for host in members.unannounced(session):
-                members.announce_host(session, self._client, ring, host)
-            if renewed:
+            if renewed:  # before the credentials, which are by the newest key: hosts drop what they cannot check
                 members.announce_trust(session, self._client, ring)
                 members.reconcile(session, self._client, ring)
+            for host in members.unannounced(session):
+                members.announce_host(session, self._client, ring, host)
             newest = policies.current(session)
             if newest is not None and (renewed or newest.number > self._policy_told):
                 members.announce_policy(session, self._client, ring)
