@@ -163,18 +163,21 @@ def prune(session: Session, path: Path) -> None:
 
 
 def statement(session: Session, ring: Keyring) -> str:
-    """Return the fleet's present word about itself, signed by all keys: what `fleet:trust` holds and hosts are told.
+    """Return the fleet's present word about itself, signed by all keys: what `fleet:trust` holds and hosts are told."""
+    told = stated(session, ring)
+    return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
 
-    Its version grows with everything that is in it: keys made and retired, and credentials that count no more.
-    """
+
+def stated(session: Session, ring: Keyring) -> trust.Statement:
+    """Return what `statement` signs. Its version grows with everything that is in it: keys made and retired, and
+    credentials that count no more."""
     everything = session.exec(select(FleetKey)).all()
     least = {
         principal.id: principal.least_serial
         for principal in session.exec(select(Principal).where(Principal.least_serial > 1)).all()
     }
     changes = sum(1 if key.retired_at is None else 2 for key in everything) + sum(least.values())
-    told = trust.Statement(version=changes, keys=tuple(key.public for key in ring.keys), principals=least)
-    return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
+    return trust.Statement(version=changes, keys=tuple(key.public for key in ring.keys), principals=least)
 
 
 def believed(session: Session, ring: Keyring) -> trust.Trust:
