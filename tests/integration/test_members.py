@@ -162,6 +162,7 @@ def test_hosts_of_an_older_key_get_new_credentials(session: Session, client: "re
     enroll(session, "edge-1")
     both = Keyring([factories.key("fleet"), factories.key("the next")])
     assert not members.renew_hosts(session, RING)
+    factories.found(session, "the next", number=2)
     assert members.renew_hosts(session, both)
     assert members.unannounced(session) == ["edge-1"]
     members.announce_host(session, client, both, "edge-1")

@@ -10,7 +10,7 @@ import redis
 from sqlalchemy import Engine
 
 from fleet import clock, db, keyring, logs, members, policies, principals, vault
-from fleet.keyring import Keyring, Keyrings
+from fleet.keyring import Keyrings
 from fleet.security import broker_users
 
 log = logs.get(__name__)
@@ -38,37 +38,39 @@ class Trusting:
 
     def run(self) -> None:
         """Look once; raises redis-py's errors and Fleet's, and may be called again."""
-        ring = self._keyrings.refresh()
+        self._keyrings.refresh()
         if not self._lease.held():
             self._forget()
             return
-        self._set_the_broker_up(ring)
+        self._set_the_broker_up()
         with db.session(self._engine) as session:
+            ring = self._keyrings.current(session)
             renewed = principals.renew(session, ring, now=clock.now()) | members.renew_hosts(session, ring)
             vault.seal_anew(session, ring)
         if renewed:  # which is on record, so nothing but this says that it is to be announced
             self._forget()
-            self._set_the_broker_up(ring)
-        self._announce(ring)
+            self._set_the_broker_up()
+        self._announce()
 
     def _forget(self) -> None:
         self._set_up, self._trust_told, self._policy_told = None, 0, 0
 
-    def _set_the_broker_up(self, ring: Keyring) -> None:
+    def _set_the_broker_up(self) -> None:
         """Leave in the broker what is to be there, where it has started anew or nobody knows what it has."""
         started = broker_users.run_id(self._client)
         if started == self._set_up:
             return
         self._forget()  # what it has lost of its lists, no host has read
         with db.session(self._engine) as session:
-            changes = members.reconcile(session, self._client, ring)
+            changes = members.reconcile(session, self._client, self._keyrings.current(session))
         self._set_up = started
         log.info("broker.set_up", added=len(changes.added), removed=len(changes.removed))
 
-    def _announce(self, ring: Keyring) -> None:
+    def _announce(self) -> None:
         """Tell hosts what nobody has told them for certain; of trust first, or they could not check what follows."""
         with db.session(self._engine) as session:
-            version = keyring.stated(session, ring).version
+            ring = self._keyrings.current(session)
+            version = keyring.stated(session).version
             if version > self._trust_told:
                 members.announce_trust(session, self._client, ring)
                 self._trust_told = version
