@@ -94,6 +94,7 @@ def remove(session: Session, name: str, *, by: str) -> None:
 
 def seal_anew(session: Session, ring: Keyring) -> int:
     """Seal to the newest key of the fleet what a former one still opens; return how many."""
+    db.take(session, db.Lock.TRUST)  # or a value that is replaced meanwhile would come back
     former = session.exec(select(Secret).where(Secret.key != ring.newest.public)).all()
     for row in former:
         row.sealed, row.key = _sealed(_value(row, ring), ring), ring.newest.public

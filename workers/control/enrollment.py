@@ -111,15 +111,14 @@ class EnrollmentDesk:
             return None
         seconds, microseconds = self._time()
         with db.session(self._engine) as session:
+            enrollment.keep_still(session)
             ring = self._keyrings.current(session)
             redemption = enrollment.redeem(session, request, ring=ring, broker_time=seconds + microseconds / 1e6)
         answer, event = redemption
         log.info("enrollment.answered", host=answer.host, outcome=answer.outcome)
         if answer.outcome == "accepted":
             # Before the answer: the host may connect, and be pushed to, as soon as it is there.
-            with db.session(self._engine, write=False) as session:
-                members.admit_host(self._client, inventory.host(session, answer.host), anew=event is not None)
-                inventory.publish_hosts(session, self._client, answer.host)
+            self._admit(answer.host, request.key, anew=event is not None)
         text = answer.model_dump_json()
         # by the oldest key: a newer one may have been made since the host has read which there are
         signed = SignedAnswer(text=text, signature=ring.oldest.sign(Purpose.ENROLLMENT, text.encode()))
@@ -130,6 +129,15 @@ class EnrollmentDesk:
             pipe.execute()
         self._publish(event)
         return answer
+
+    def _admit(self, host_id: str, key: str, *, anew: bool) -> None:
+        """Let a host in at the broker, unless somebody has put it out since."""
+        with db.session(self._engine) as session:
+            enrollment.keep_still(session)
+            host = inventory.host(session, host_id)
+            if key in host.keys:
+                members.admit_host(self._client, host, anew=anew)
+                inventory.publish_hosts(session, self._client, host_id)
 
     def _ring(self) -> Keyring:
         with db.session(self._engine, write=False) as session:

@@ -44,6 +44,7 @@ class Trusting:
             return
         self._set_the_broker_up()
         with db.session(self._engine) as session:
+            db.take(session, db.Lock.TRUST)
             ring = self._keyrings.current(session)
             renewed = principals.renew(session, ring, now=clock.now()) | members.renew_hosts(session, ring)
             vault.seal_anew(session, ring)
@@ -74,11 +75,14 @@ class Trusting:
             if version > self._trust_told:
                 members.announce_trust(session, self._client, ring)
                 self._trust_told = version
-            for host in members.unannounced(session):
-                members.announce_host(session, self._client, ring, host)
+            unannounced = members.unannounced(session)
+        for host in unannounced:  # each on its own: the rows of many would be kept from the ingest
+            with db.session(self._engine) as session:
+                members.announce_host(session, self._client, self._keyrings.current(session), host)
+        with db.session(self._engine) as session:
             newest = policies.current(session)
             if newest is not None and newest.number > self._policy_told:
-                members.announce_policy(session, self._client, ring)
+                members.announce_policy(session, self._client, self._keyrings.current(session))
                 self._policy_told = newest.number
 
     def prune(self) -> None:
