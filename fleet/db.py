@@ -38,7 +38,11 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Lock(IntEnum):
-    """Rights that one transaction at a time holds: keys of advisory locks in PostgreSQL, "fleet" and a number."""
+    """Rights that one transaction at a time holds: keys of advisory locks in PostgreSQL, "fleet" and a number.
+
+    Whoever takes several takes them in the order INGEST, ENROLL, TRUST, rows of hosts and principals, AUDIT: two who
+    did it in different ones would wait for each other for ever.
+    """
 
     #: bring the schema up to date
     MIGRATE = 0x666C656574_01

@@ -144,7 +144,7 @@ def redeem(session: Session, request: EnrollmentRequest, *, ring: Keyring, broke
     The same request again (a host that heard no answer asks again) gets the same answer and uses nothing up.
     """
     # One at a time: two control workers may have the same request in hand, or two requests of one host.
-    db.take(session, db.Lock.ENROLL)
+    keep_still(session)
     token = session.get(EnrollmentToken, request.token_id)
     host_id = _host_id(request)
     known = session.get(Host, host_id) if host_id else None
@@ -174,6 +174,12 @@ def redeem(session: Session, request: EnrollmentRequest, *, ring: Keyring, broke
         data={"token": request.token_id, "labels": host.labels, "version": request.version, "key": request.key},
     )
     return Redemption(_accept(session, request, host, ring), event)
+
+
+def keep_still(session: Session) -> None:
+    """Let nobody be made a member or put out, and no key, principal or token change, until this transaction ends."""
+    db.take(session, db.Lock.ENROLL)
+    db.take(session, db.Lock.TRUST)
 
 
 def identify(host: Host, ring: Keyring) -> str:

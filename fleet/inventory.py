@@ -38,11 +38,18 @@ def host(session: Session, host_id: str) -> Host:
     return found
 
 
+def held(session: Session, host_id: str) -> Host | None:
+    """Return a host as it is now, which nobody else changes until this transaction ends; None where there is none.
+
+    For whoever writes what follows from what he read: his word would undo another's that came in between.
+    """
+    session.flush()  # it is read anew
+    return session.get(Host, names.host_id(host_id), with_for_update=True, populate_existing=True)
+
+
 def kept_still(session: Session, host_id: str) -> Host:
-    """Return a host that nobody else changes until this transaction ends; raise `errors.NotFound`."""
-    found = host(session, host_id)
-    session.refresh(found, with_for_update=True)
-    return found
+    """Return what `held` does; raise `errors.NotFound` where there is no such host."""
+    return held(session, host_id) or host(session, host_id)
 
 
 def hosts(
@@ -62,7 +69,7 @@ def hosts(
 
 def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: Iterable[str] = ()) -> Host:  # noqa: A002
     """Set labels of a host, then remove others, and return it. A label that is not there is removed already."""
-    found = host(session, host_id)
+    found = kept_still(session, host_id)
     gone = frozenset(unset)
     labels = labeling.check({key: value for key, value in {**found.labels, **set}.items() if key not in gone})
     if labels != found.labels:
@@ -96,7 +103,7 @@ def enroll_host(
 
     One that is a member already keeps its labels, the new ones laid over; the name of a revoked one inherits nothing.
     """
-    found = session.get(Host, names.host_id(host_id))
+    found = held(session, host_id)
     kept = found.labels if found and found.membership == Membership.ACCEPTED else {}
     moment = at or clock.now()
     if found is None:
@@ -115,8 +122,8 @@ def enroll_host(
 
 def offer_key(session: Session, host_id: str, *, key: str, broker_hash: str) -> None:
     """Note the key and the password that a host is about to change to; until it has, both of each count."""
-    found = host(session, host_id)
-    if key not in found.keys:
+    found = kept_still(session, host_id)
+    if found.membership == Membership.ACCEPTED and key not in found.keys:
         found.keys = [*found.keys[-1:], key]
         found.broker_hashes = [*found.broker_hashes[-1:], broker_hash]
         found.credential = None  # the next one is for that key
@@ -126,7 +133,7 @@ def offer_key(session: Session, host_id: str, *, key: str, broker_hash: str) -> 
 
 def settle_key(session: Session, host_id: str, *, key: str) -> bool:
     """Let only the newest key and password of a host count, once it goes by them; return whether that is new."""
-    found = host(session, host_id)
+    found = kept_still(session, host_id)
     if len(found.keys) < 2 or found.keys[-1] != key:
         return False
     found.keys, found.broker_hashes = found.keys[-1:], found.broker_hashes[-1:]

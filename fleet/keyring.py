@@ -100,10 +100,14 @@ class Keyrings:
         return self._ring
 
     def current(self, session: Session) -> Keyring:
-        """Return the ring of now, as that transaction sees it; the file is read only where something has changed."""
-        if [row.public for row in _known(session)] != [key.public for key in self._ring.keys]:
-            self._ring = obtain(session, self._path)
-        return self._ring
+        """Return the ring of now, as that transaction sees it; the file is read only where something has changed.
+
+        Raises `errors.LocalFault` where the file lacks a key that the fleet goes by.
+        """
+        ring = self._ring  # another thread's transaction may see another one
+        if [row.public for row in _known(session)] != [key.public for key in ring.keys]:
+            self._ring = ring = obtain(session, self._path)
+        return ring
 
     def refresh(self) -> Keyring:
         """Look whether keys were added or retired; return the ring of now."""
@@ -165,21 +169,30 @@ def prune(session: Session, path: Path) -> None:
 def statement(session: Session, ring: Keyring) -> str:
     """Return the fleet's present word about itself, signed by all keys: what `fleet:trust` holds and hosts are told.
 
-    Its version grows with everything that is in it: keys made and retired, and credentials that count no more.
+    Raises `errors.LocalFault` where the ring is not of now: another word under the same version is never unlearned.
     """
-    everything = session.exec(select(FleetKey)).all()
+    told = stated(session)
+    if told.keys != tuple(key.public for key in ring.keys):
+        raise errors.LocalFault("the fleet's signing keys have just been changed", remedy="try again")
+    return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
+
+
+def stated(session: Session) -> trust.Statement:
+    """Return what `statement` signs. Its version grows with everything that is in it: keys made and retired, and
+    credentials that count no more."""
+    keys = everything(session)
     least = {
         principal.id: principal.least_serial
         for principal in session.exec(select(Principal).where(Principal.least_serial > 1)).all()
     }
-    changes = sum(1 if key.retired_at is None else 2 for key in everything) + sum(least.values())
-    told = trust.Statement(version=changes, keys=tuple(key.public for key in ring.keys), principals=least)
-    return trust.state(told, {key: ring.opener(key.public).public for key in ring.keys})
+    changes = sum(1 if key.retired_at is None else 2 for key in keys) + sum(least.values())
+    live = tuple(key.public for key in keys if key.retired_at is None)
+    return trust.Statement(version=changes, keys=live, principals=least)
 
 
-def believed(session: Session, ring: Keyring) -> trust.Trust:
-    """Return what the control plane itself goes by: its own word."""
-    return trust.Trust(trust.read(statement(session, ring), [key.public for key in ring.keys]))
+def believed(session: Session) -> trust.Trust:
+    """Return what the control plane itself goes by: its own word, also where a key of it is on another machine."""
+    return trust.Trust(stated(session))
 
 
 def unheard(session: Session) -> list[str]:

@@ -52,7 +52,7 @@ def users(session: Session, *, now: datetime | None = None) -> dict[str, acl.Use
 
 def reconcile(session: Session, client: "redis.Redis", ring: Keyring) -> broker_users.Changes:
     """Leave exactly these users in the broker, and the registry as it is to be; see `broker_users.reconcile`."""
-    _keep_still(session)
+    enrollment.keep_still(session)
     changes = broker_users.reconcile(client, users(session))
     publish(session, client, ring)
     broker_users.save(client)
@@ -61,6 +61,7 @@ def reconcile(session: Session, client: "redis.Redis", ring: Keyring) -> broker_
 
 def publish(session: Session, client: "redis.Redis", ring: Keyring) -> None:
     """Write what everybody reads: the fleet's word about itself, its policy, hosts, and principals' credentials."""
+    db.take(session, db.Lock.TRUST)  # until it is written: what is read later must not be written over by it
     inventory.publish_hosts(session, client)
     live = {
         row.id: row.credential
@@ -101,6 +102,7 @@ def announce_trust(session: Session, client: "redis.Redis", ring: Keyring) -> No
 def announce_policy(session: Session, client: "redis.Redis", ring: Keyring) -> None:
     """Tell everybody the fleet's policy, if there is one, signed by the keys of now. Call it after it is committed, and
     when the keys have changed: a host that has kept it would believe a former key no more."""
+    db.take(session, db.Lock.TRUST)
     stated = policies.signed(session, ring)
     if stated is not None:
         client.set(names.POLICY, stated)
@@ -108,8 +110,12 @@ def announce_policy(session: Session, client: "redis.Redis", ring: Keyring) -> N
 
 
 def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_id: str) -> None:
-    """Issue a host's credential where it has none, and bring user, entry and credential to where they go."""
-    host = session.get(Host, host_id)
+    """Issue a host's credential where it has none, and bring user, entry and credential to where they go.
+
+    The host hears the fleet's keys right before: a credential by one that it has not heard of it would drop for good.
+    """
+    db.take(session, db.Lock.TRUST)  # neither its keys nor the fleet's are changed, nor is it put out meanwhile
+    host = inventory.held(session, host_id)
     if host is None or host.membership != Membership.ACCEPTED or not host.keys:
         return
     credential = enrollment.identify(host, ring)
@@ -117,6 +123,7 @@ def announce_host(session: Session, client: "redis.Redis", ring: Keyring, host_i
     session.flush()
     admit_host(client, host)
     inventory.publish_hosts(session, client, host_id)
+    tell(session, client, ring, {host_id: TrustUpdated(statement=keyring.statement(session, ring))})
     tell(session, client, ring, {host_id: CredentialIssued(credential=credential)})
 
 
@@ -142,6 +149,7 @@ def unannounced(session: Session) -> list[str]:
 
 def renew_hosts(session: Session, ring: Keyring) -> bool:
     """Have the credentials issued anew that an older key of the fleet signed; return whether there were any."""
+    db.take(session, db.Lock.TRUST)
     query = select(Host).where(Host.membership == Membership.ACCEPTED, col(Host.credential).is_not(None))
     outdated = [host for host in session.exec(query).all() if not ring.has_issued(host.credential or "")]
     for host in outdated:
@@ -153,7 +161,7 @@ def renew_hosts(session: Session, ring: Keyring) -> bool:
 def prune_joiners(session: Session, client: "redis.Redis") -> int:
     """Take the broker users of tokens out whose time is over; return how many."""
     command: Any = client.execute_command
-    _keep_still(session)
+    enrollment.keep_still(session)
     wanted = users(session)
     present = [str(user) for user in command("ACL USERS")]
     gone = [user for user in present if user.startswith(acl.JOINER_PREFIX) and user not in wanted]
@@ -209,6 +217,7 @@ def revoke_host(session: Session, client: "redis.Redis", ring: Keyring, host_id:
 
     Raises `errors.NotFound`, and redis-py's errors before anything has changed.
     """
+    enrollment.keep_still(session)
     host = inventory.host(session, host_id)
     key = names.control(host_id)
     if host.membership == Membership.ACCEPTED and host.keys:
@@ -251,12 +260,6 @@ def _await_read(client: "redis.Redis", key: str, word: str) -> None:
     ends = time.monotonic() + _HEARD_WITHIN_SECONDS
     while time.monotonic() < ends and command.lpos(key, word) is not None:
         time.sleep(_LOOK_SECONDS)
-
-
-def _keep_still(session: Session) -> None:
-    """Let nobody be made a member until this transaction ends, whose user would be taken for a stranger's."""
-    db.take(session, db.Lock.ENROLL)
-    db.take(session, db.Lock.TRUST)
 
 
 def _joiner(token: EnrollmentToken) -> acl.User:

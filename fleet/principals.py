@@ -110,6 +110,7 @@ def set_level(
 
 def set_approves(session: Session, name: str, approves: Collection[Risk], *, ring: Keyring, by: str) -> Principal:
     """Change which risks of others' runs a principal may approve, as `set_level` does; its level stays as it is."""
+    db.take(session, db.Lock.TRUST)  # before its level is read: it may be about to be lowered
     return set_level(session, name, Level(get(session, name).level), ring=ring, by=by, approves=approves)
 
 
@@ -150,6 +151,7 @@ def revoke(session: Session, name: str, *, by: str) -> Principal:
 
 def renew(session: Session, ring: Keyring, *, now: datetime) -> bool:
     """End overlaps that are over, and issue credentials anew under the newest key; return whether anything changed."""
+    db.take(session, db.Lock.TRUST)  # or a level that is set meanwhile would be issued away
     changed = False
     for row in everybody(session):
         if row.revoked_at is not None:

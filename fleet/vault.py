@@ -94,6 +94,7 @@ def remove(session: Session, name: str, *, by: str) -> None:
 
 def seal_anew(session: Session, ring: Keyring) -> int:
     """Seal to the newest key of the fleet what a former one still opens; return how many."""
+    db.take(session, db.Lock.TRUST)  # or a value that is replaced meanwhile would come back
     former = session.exec(select(Secret).where(Secret.key != ring.newest.public)).all()
     for row in former:
         row.sealed, row.key = _sealed(_value(row, ring), ring), ring.newest.public
@@ -112,7 +113,7 @@ def issue(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, *,
     try:
         if runs.is_final(run.state):  # or a host could ask for ever, and hear of values that came later
             raise _Refused("not_permitted", "the run is over")
-        asked = _asked(session, host_id, run_id, wanted, ring)
+        asked = _asked(session, host_id, run_id, wanted)
         sealed = sealing.seal(pack({name: _value(row, ring) for name, row in asked.items()}), wanted.seal_to)
     except _Refused as refusal:
         answer = SecretsIssued(run=run_id, seal_to=wanted.seal_to, refused=refusal.reason, detail=refusal.detail)
@@ -135,14 +136,14 @@ class _Refused(Exception):
         self.detail = detail
 
 
-def _asked(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, ring: Keyring) -> dict[str, Secret]:
+def _asked(session: Session, host_id: str, run_id: str, wanted: SecretsWanted) -> dict[str, Secret]:
     """Return the secrets that the message names, if it is that run's and everybody in it may."""
     host = session.get(Host, host_id)
     if host is None or host.membership != Membership.ACCEPTED:
         raise _Refused("not_permitted", "the host is not enrolled")
-    principal, arguments = _signed(session, host, run_id, wanted, ring)
+    principal, arguments = _signed(session, host, run_id, wanted)
     may = principal.level.may(Risk.EXECUTES) or _is_approved(
-        run_id, wanted, principal, host=host, trust=keyring.believed(session, ring)
+        run_id, wanted, principal, host=host, trust=keyring.believed(session)
     )
     if not may or not labeling.matches(host.labels, principal.selectors):
         raise _Refused("not_permitted", f"principal {principal.name} may not make containers there")
@@ -160,10 +161,10 @@ def _asked(session: Session, host_id: str, run_id: str, wanted: SecretsWanted, r
 
 
 def _signed(
-    session: Session, host: Host, run_id: str, wanted: SecretsWanted, ring: Keyring
+    session: Session, host: Host, run_id: str, wanted: SecretsWanted
 ) -> tuple[PrincipalIdentity, Mapping[str, Any]]:
     """Return who signed the message that the host shows, and its arguments."""
-    trust = keyring.believed(session, ring)
+    trust = keyring.believed(session)
     try:
         message = canonical.read(wanted.message)
         headers, body = message["headers"], message["body"]

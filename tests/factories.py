@@ -83,9 +83,9 @@ def own(path: Path, host: str, **more: Any) -> Own:
     return Own(path, held)
 
 
-def found(session: Session) -> None:
-    """Put the fleet's key of these tests on record, as the first one."""
-    session.add(FleetKey(number=1, public=key("fleet").public, created_at=datetime(2025, 1, 1, tzinfo=UTC)))
+def found(session: Session, name: str = "fleet", *, number: int = 1) -> None:
+    """Put a key of the fleet on record, that of these tests as the first one."""
+    session.add(FleetKey(number=number, public=key(name).public, created_at=datetime(2025, 1, 1, tzinfo=UTC)))
     session.flush()
 
 

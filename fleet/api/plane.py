@@ -70,7 +70,7 @@ class Plane:
     def control(self) -> Iterator[Control]:
         """Give database, broker and keys, for one transaction that is committed when the block ends well."""
         with translated(self.broker), self.write() as session:
-            yield Control(session=session, client=self._client, ring=self._keyrings.refresh())
+            yield Control(session=session, client=self._client, ring=self.ring(session))
 
     def ring(self, session: Session) -> Keyring:
         """Return the fleet's keys of now; raise `errors.LocalFault` for one that is not on this machine."""

@@ -6,18 +6,33 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import Engine
 
-from fleet import address, audit, db, enrollment, errors, inventory, joining, members, names, tokens
+from fleet import (
+    address,
+    audit,
+    credentials,
+    db,
+    enrollment,
+    errors,
+    inventory,
+    joining,
+    keyring,
+    members,
+    names,
+    tokens,
+)
 from fleet.broker import login
 from fleet.broker.connection import connect
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest, SealedRequest, SignedAnswer, SignedRequest
 from fleet.dispatch import membership
-from fleet.security import sealing
+from fleet.keyring import Keyring, Keyrings
+from fleet.security import sealing, trust
 from fleet.security.keys import KeyPair, Purpose, fingerprint
 from fleet.security.sealing import Opener
 from fleet.security.trust import Trust
@@ -69,7 +84,7 @@ def create(engine: Engine, server: Broker, **more: Any) -> str:
     wishes = {"ring": RING, "broker_url": server.url, "created_by": "alice", **more}
     with server.connect() as client, db.session(engine) as session:
         token = enrollment.create_token(session, **wishes)
-        members.admit_token(session, client, RING, token)
+        members.admit_token(session, client, wishes["ring"], token)
         return token
 
 
@@ -210,6 +225,69 @@ def test_an_answer_that_was_lost_with_a_control_worker_is_given_again(
         desk.start()
         assert joined.result().host == "edge-7"
     assert uses_left(engine) == 0
+    assert reasons(engine) == []
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """The file of the fleet's keys."""
+    path = tmp_path / "signing-keys.json"
+    content = json.dumps({"keys": [factories.key("fleet").secret().get_secret_value()]})
+    credentials.write_private(path, content, what="keys", remedy="")
+    return path
+
+
+@pytest.fixture
+def real_desk(engine: Engine, server: Broker, keys: Path) -> Iterator[EnrollmentDesk]:
+    """A desk with the keys of that file, read once already."""
+    with connect(server.address, name="desk") as client:
+        keyrings = Keyrings(keys, lambda: db.session(engine))
+        made = EnrollmentDesk(engine=engine, client=client, keyrings=keyrings)
+        yield made
+        made.stop()
+        assert made.stopped.wait(30)
+
+
+def rotate(engine: Engine, keys: Path) -> Keyring:
+    """Make the next key, as another process does."""
+    with db.session(engine) as session:
+        return keyring.rotate(session, keys, by="alice")
+
+
+def test_a_host_that_joins_right_after_a_key_was_made_hears_of_that_key(
+    real_desk: EnrollmentDesk, engine: Engine, server: Broker, keys: Path
+) -> None:
+    token = create(engine, server)
+    ring = rotate(engine, keys)
+    real_desk.start()
+    credential = joining.join(token, host="edge-7", version="0.1.0", patience=LONG)
+    with db.session(engine, write=False) as session:
+        assert trust.read(credential.trust, [RING.newest.public]) == keyring.stated(session)
+    assert ring.has_issued(credential.credential)
+    by_the_next = create(engine, server, ring=ring)
+    assert joining.join(by_the_next, host="edge-8", version="0.1.0", patience=LONG).host == "edge-8"
+    assert reasons(engine) == []
+
+
+def test_a_desk_without_a_key_of_the_fleets_lets_nobody_in_until_it_is_there(
+    real_desk: EnrollmentDesk, engine: Engine, server: Broker, keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = create(engine, server)
+    before = keys.read_text()
+    rotate(engine, keys)
+    after = keys.read_text()
+    keys.write_text(before)
+    with pytest.raises(errors.LocalFault, match="is not in it; copy the file"):
+        real_desk.serve(request(token))
+    real_desk.start()
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(joining.join, token, host="edge-7", version="0.1.0", patience=LONG)
+        until(lambda: "enrollment.paused" in caplog.text, "the desk is paused")
+        assert "is not in it; copy the file" in caplog.text
+        assert uses_left(engine) == 1
+        keys.write_text(after)
+        with db.session(engine, write=False) as session:
+            assert trust.read(joined.result().trust, [RING.newest.public]) == keyring.stated(session)
     assert reasons(engine) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from fleet import audit, credentials, db, errors, keyring, names, principals
+from fleet import audit, credentials, db, errors, keyring, members, names, principals
 from fleet.broker import results
 from fleet.contracts.control import InventoryRequested
 from fleet.keyring import Keyring, Keyrings
@@ -18,6 +18,7 @@ from fleet.security import signing, trust
 from fleet.security.identity import Level
 from fleet.security.trust import Statement, Trust
 from tests import factories
+from tests.services.broker import Broker
 from workers.control.voice import Voice
 
 RUN = names.new_run_id("edge-7")
@@ -225,6 +226,52 @@ def test_the_statements_version_grows_with_every_change(engine: Engine, path: Pa
         principals.revoke(session, "bob", by="alice")
     noted(obtain(engine, path))
     assert told(engine, obtain(engine, path), to=obtain(engine, path)).version == versions[-1]
+
+
+def test_nobody_states_other_keys_than_those_that_count(engine: Engine, path: Path) -> None:
+    """Whoever heard it under the version of the true word would never believe that one."""
+    first = obtain(engine, path)
+    second = rotate(engine, path)
+    last = Keyring([second.newest])
+    for other in (first, last):
+        with pytest.raises(errors.LocalFault, match="the fleet's signing keys have just been changed; try again"):
+            said(engine, other)
+    assert told(engine, second, to=first).keys == tuple(public(second))
+    retire(engine, path)
+    with pytest.raises(errors.LocalFault, match="have just been changed"):
+        said(engine, second)
+    assert told(engine, last, to=last).keys == tuple(public(last))
+
+
+def test_the_control_plane_believes_all_keys_also_those_on_another_machine(engine: Engine, path: Path) -> None:
+    first, second = obtain(engine, path), rotate(engine, path)
+    path.unlink()
+    with db.session(engine, write=False) as session:
+        found = keyring.believed(session)
+    assert found.keys == tuple(public(second))
+    for ring in (first, second):
+        assert found.principal(ring.issue(factories.principal("alice"))).name == "alice"
+
+
+def test_a_host_is_not_announced_by_less_than_all_keys_and_nothing_else_waits_for_it(
+    engine: Engine, path: Path, any_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    voice = Voice(engine, Keyrings(path, lambda: db.session(engine)))
+    before = path.read_text()
+    with db.session(engine) as session:
+        factories.enroll(session, "edge-7").credential = None
+    rotate(engine, path)
+    after = path.read_text()
+    path.write_text(before)
+    with any_broker.connect() as client:
+        voice.announce("edge-7", client)
+        assert not client.exists(names.control("edge-7"))
+        assert "host.unannounced" in caplog.text
+        with db.session(engine, write=False) as session:
+            assert members.unannounced(session) == ["edge-7"]
+        path.write_text(after)
+        voice.announce("edge-7", client)
+        assert client.llen(names.control("edge-7")) == 2
 
 
 def test_a_process_hears_of_the_key_that_another_one_made(engine: Engine, path: Path) -> None:

@@ -162,12 +162,13 @@ def test_hosts_of_an_older_key_get_new_credentials(session: Session, client: "re
     enroll(session, "edge-1")
     both = Keyring([factories.key("fleet"), factories.key("the next")])
     assert not members.renew_hosts(session, RING)
+    factories.found(session, "the next", number=2)
     assert members.renew_hosts(session, both)
     assert members.unannounced(session) == ["edge-1"]
     members.announce_host(session, client, both, "edge-1")
     assert members.unannounced(session) == []
-    [word] = factories.heard(client, "edge-1")
-    assert word["kind"] == "credential.issued"
+    [trust, word] = factories.heard(client, "edge-1")
+    assert (trust["kind"], word["kind"]) == ("trust.updated", "credential.issued")
     assert Trust.in_keys([factories.key("the next").public]).host(word["credential"]).host == "edge-1"
     assert not members.renew_hosts(session, both)
 

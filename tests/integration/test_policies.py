@@ -136,6 +136,8 @@ def test_the_control_worker_tells_it_once_more_when_the_keys_have_changed(
     trusting = Trusting(engine=engine, client=client, keyrings=keyrings, lease=factories.HeldLease(client))
     trusting.run()
     keyrings._ring = Keyring([factories.key("fleet"), factories.key("next")])
+    with db.session(engine) as session:
+        factories.found(session, "next", number=2)
     trusting.run()
     assert told(client, "edge-1") == [1, 1]
     assert stated(client, "next").text == ONE

@@ -73,6 +73,8 @@ class EnrollmentDesk:
             while not self._stopping.is_set():
                 self._ticked_at = clock.elapsed()
                 try:
+                    if failing:
+                        self._ring()  # or what another desk could answer would be taken and lost, each time
                     if (item := self._take()) is not None:
                         self.serve(item)
                 except Exception as exc:  # noqa: BLE001 - one request must not keep the next host out
@@ -94,8 +96,12 @@ class EnrollmentDesk:
         return bytes(item[1]) if item else None
 
     def serve(self, item: bytes) -> EnrollmentAnswer | None:
-        """Answer one request; what cannot be read is audited and gets no answer."""
-        ring = self._keyrings.ring
+        """Answer one request; what cannot be read is audited and gets no answer.
+
+        Raises `errors.LocalFault` where a key of the fleet's is not on this machine: a host that is told less than all
+        keys would never learn the others. It asks again, and another control worker may have them.
+        """
+        ring = self._ring()
         try:
             if len(item) > _MAX_REQUEST_BYTES:
                 raise ValueError(f"{len(item)} bytes")
@@ -105,16 +111,17 @@ class EnrollmentDesk:
             return None
         seconds, microseconds = self._time()
         with db.session(self._engine) as session:
+            enrollment.keep_still(session)
+            ring = self._keyrings.current(session)
             redemption = enrollment.redeem(session, request, ring=ring, broker_time=seconds + microseconds / 1e6)
         answer, event = redemption
         log.info("enrollment.answered", host=answer.host, outcome=answer.outcome)
         if answer.outcome == "accepted":
             # Before the answer: the host may connect, and be pushed to, as soon as it is there.
-            with db.session(self._engine, write=False) as session:
-                members.admit_host(self._client, inventory.host(session, answer.host), anew=event is not None)
-                inventory.publish_hosts(session, self._client, answer.host)
+            self._admit(answer.host, request.key, anew=event is not None)
         text = answer.model_dump_json()
-        signed = SignedAnswer(text=text, signature=ring.newest.sign(Purpose.ENROLLMENT, text.encode()))
+        # by the oldest key: a newer one may have been made since the host has read which there are
+        signed = SignedAnswer(text=text, signature=ring.oldest.sign(Purpose.ENROLLMENT, text.encode()))
         reply = names.enroll_reply(request.token_id, request.request_id)
         with self._client.pipeline(transaction=True) as pipe:
             pipe.lpush(reply, sealing.seal(signed.model_dump_json().encode(), request.answer_to))
@@ -122,6 +129,19 @@ class EnrollmentDesk:
             pipe.execute()
         self._publish(event)
         return answer
+
+    def _admit(self, host_id: str, key: str, *, anew: bool) -> None:
+        """Let a host in at the broker, unless somebody has put it out since."""
+        with db.session(self._engine) as session:
+            enrollment.keep_still(session)
+            host = inventory.host(session, host_id)
+            if key in host.keys:
+                members.admit_host(self._client, host, anew=anew)
+                inventory.publish_hosts(session, self._client, host_id)
+
+    def _ring(self) -> Keyring:
+        with db.session(self._engine, write=False) as session:
+            return self._keyrings.current(session)
 
     def _refuse_malformed(self, item: bytes, problem: str) -> None:
         log.warning("enrollment.malformed", problem=problem, size=len(item))

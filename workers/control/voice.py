@@ -12,12 +12,14 @@ import redis
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from fleet import db, errors, inventory, keyring, members, names, vault
+from fleet import db, errors, inventory, keyring, logs, members, names, vault
 from fleet.contracts.control import ControlMessage
 from fleet.contracts.secrets import SecretsWanted
 from fleet.keyring import Keyring, Keyrings
 from fleet.security import signing
 from fleet.security.trust import Trust
+
+log = logs.get(__name__)
 
 
 class Voice:
@@ -42,9 +44,17 @@ class Voice:
         return [(names.control(host), ring.word(keys[host][0], message)) for host, message in said if keys.get(host)]
 
     def announce(self, host: str, client: "redis.Redis") -> None:
-        """Bring a host's new key, password or labels to the broker, to callers and to the host itself."""
+        """Bring a host's new key, password or labels to the broker, to callers and to the host itself.
+
+        Without all of the fleet's keys nobody can: the host stays unannounced, until the file has them (`Trusting`).
+        """
         with db.session(self._engine) as session:
-            members.announce_host(session, client, self._ring(session), host)
+            try:
+                ring = self._keyrings.current(session)
+            except errors.LocalFault as exc:
+                log.warning("host.unannounced", host=host, error=str(exc), next="it is done when the key is there")
+                return
+            members.announce_host(session, client, ring, host)
 
     def issue(self, host: str, run: str, wanted: SecretsWanted, client: "redis.Redis") -> bool:
         """Tell a host the secrets of a run, sealed to it, or why it does not get them; return whether it was told."""
@@ -65,11 +75,8 @@ class Voice:
         """Say of each message whether hosts believe who signed it; the key that vouched for that may be retired."""
         if not items:
             return []
-        try:
-            with db.session(self._engine, write=False) as session:
-                trust = keyring.believed(session, self._keyrings.current(session))
-        except errors.LocalFault:  # a key that is not on this machine: nothing can be said without it
-            return [True] * len(items)
+        with db.session(self._engine, write=False) as session:
+            trust = keyring.believed(session)
         return [_is_believed(item, trust) for item in items]
 
     def _ring(self, session: Session) -> Keyring:

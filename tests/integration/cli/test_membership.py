@@ -198,8 +198,8 @@ def test_without_the_keys_file_the_control_plane_says_where_to_get_it(cli: Cli, 
 def test_labels_are_the_fleets_word_and_reach_the_host(cli: Cli, client: "redis.Redis", edge: str) -> None:
     assert cli("host", "label", edge, "env=test", "site=basel").code == 0
     assert factories.labels(client, edge) == {"env": "test", "site": "basel"}
-    [word] = factories.heard(client, edge)
-    assert word["kind"] == "credential.issued"
+    trust, word = factories.heard(client, edge)
+    assert (trust["kind"], word["kind"]) == ("trust.updated", "credential.issued")
     trusted = Trust.in_keys([factories.key("fleet").public])
     assert trusted.host(word["credential"]).labels == {"env": "test", "site": "basel"}
 
