@@ -40,7 +40,7 @@ KEYS = (
         reader="host X",
         ttl="none",
         may={
-            "host": "blmove lmove rpush llen",
+            "host": "blmove lmove rpush llen lrem",
             "principal": "lpush llen",
             "flower": "llen",
             "control": "lpush llen lpos lrange lrem watch del",

@@ -63,7 +63,7 @@ def test_the_control_plane_reads_and_writes_what_the_schema_says(key: table.Key)
 def test_a_host_is_granted_this() -> None:
     assert acl.host("h1", [HASH]).line == (
         f"user h-h1 reset on #{HASH} ~fleet:h:h1:* +ping +time +multi +exec +unwatch +client|setname +client|setinfo "
-        "+blmove +lmove +rpush +llen +lrange +lrem +lpush +rpop +watch +get +set +xadd +expire "
+        "+blmove +lmove +rpush +llen +lrem +lrange +lpush +rpop +watch +get +set +xadd +expire "
         "(+set +get +mget +del ~fleet:presence:h1) (+set %W~fleet:inventory:h1 %W~celery-task-meta-h1:*) "
         "(+lpush +llen %W~fleet:reports:h1) (+sadd %W~fleet:reports:dirty) (+get %R~fleet:trust %R~fleet:policy) "
         "(+publish resetchannels &celery-task-meta-h1:* &fleet:h:h1:out:* &/h-h1.celeryev/*)"

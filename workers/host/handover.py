@@ -7,12 +7,15 @@ removes it, or a newer one has put it back into the queue. So
   that it was there, and the journal has written down that it is not any more, does the run begin (`secure`);
 - all others begin at once, and their messages are removed in the background, many at a time, after one sync of the
   journal. Cut off in between, the same message comes again and is recognised.
+
+When the consumer connects anew, it puts back what is still in the inbox, what the journal has included. So a message
+that is not in the inbox any more is looked for in the queue, as long as no newer session has begun.
 """
 
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -49,7 +52,7 @@ class Handover:
     ) -> None:
         self._client = client
         self._journal = journal
-        self._inbox = names.inbox(host, epoch)
+        self._inbox, self._queue = names.inbox(host, epoch), names.queue(host)
         self._epoch_key = names.epoch(host)
         self._epoch = epoch
         self._on_unusable = on_unusable
@@ -111,19 +114,23 @@ class Handover:
         that is known: then the run must not begin here.
         """
         with self._lock:
-            item = self._unsecured.pop(run_id, None)
+            item = self._unsecured.get(run_id)
         if item is None:
             return
+        try:
+            self._remove(run_id, item.encode())
+            self._journal.handed_over([run_id])  # a copy of the message that comes now does not say that it never began
+        finally:
+            with self._lock:  # not before: a copy that comes meanwhile is this very message
+                self._unsecured.pop(run_id, None)
+
+    def _remove(self, run_id: str, item: bytes) -> None:
         failed_before = False
         while True:
             try:
-                if self._client.lrem(self._inbox, 1, item):
-                    break
-                newest: Any = self._client.get(self._epoch_key)
                 # Of an earlier try only the answer may have been lost; nobody but a newer session takes what is mine.
-                # Where there is no epoch at all, the broker has lost everything, this message with it.
-                if newest is None or int(newest) <= self._epoch:
-                    break
+                if self._client.lrem(self._inbox, 1, item) or self._take_back([item]):  # type: ignore[arg-type]
+                    return
                 raise Superseded(run_id)
             except redis.RedisError as exc:
                 if not failed_before:
@@ -131,7 +138,29 @@ class Handover:
                 failed_before = True
                 if self._stopping.wait(_RETRY.total_seconds()):
                     raise Superseded(run_id) from exc
-        self._journal.handed_over([run_id])  # a copy of the message that comes now does not say that it never began
+
+    def _take_back(self, items: Sequence[bytes]) -> bool:
+        """Remove messages from the inbox or, where the consumer has put them back, from the queue.
+
+        Return whether that was for this session to do: where a newer one has begun, nothing is removed. Where there is
+        no epoch at all, the broker has lost everything, these messages with it. Raises redis-py's errors.
+        """
+        pipe: Any
+        with self._client.pipeline(transaction=True) as pipe:
+            while True:
+                pipe.watch(self._epoch_key)
+                newest = pipe.get(self._epoch_key)
+                if newest is not None and int(newest) > self._epoch:
+                    return False
+                pipe.multi()
+                for item in items:  # of both at once: the consumer moves messages between them
+                    pipe.lrem(self._inbox, 1, item)
+                    pipe.lrem(self._queue, 1, item)
+                try:
+                    pipe.execute()
+                except redis.WatchError:
+                    continue  # a newer session, most likely
+                return True
 
     def _run(self) -> None:
         last_try = False
@@ -170,8 +199,15 @@ class Handover:
             with self._client.pipeline(transaction=False) as pipe:
                 for _run_id, item in part:
                     pipe.lrem(self._inbox, 1, item)  # type: ignore[arg-type]  # bytes are sent as they are
-                pipe.execute()
+                removed = pipe.execute()
             # Of a run that is held, this was a copy.
+            lost = [
+                item
+                for (run_id, item), count in zip(part, removed, strict=True)
+                if not count and not (run_id and self.holds(run_id))
+            ]
+            if lost:
+                self._take_back(lost)
             self._journal.handed_over([run_id for run_id, _item in part if run_id and not self.holds(run_id)])
         except redis.RedisError as exc:
             log.warning("inbox.unsettled", error=str(exc), next="the messages stay, and are recognised")

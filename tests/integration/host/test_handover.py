@@ -13,6 +13,7 @@ from tests.services.proxy import Link
 from tests.services.sessions import HOST, Session, item
 from tests.services.waiting import until
 from workers.host.handover import Handover, Superseded
+from workers.host.inboxes import restore
 from workers.host.strays import Strays
 
 QUEUE, INBOX = names.queue(HOST), names.inbox(HOST, 1)
@@ -84,6 +85,55 @@ def test_a_run_does_not_begin_where_a_newer_session_has_its_message(session: Ses
     with pytest.raises(Superseded):
         handover.secure(run_id)
     assert client.lrange(QUEUE, 0, -1) == [item(run_id)]
+
+
+def test_a_message_that_the_consumer_has_put_back_leaves_the_queue_before_its_run_begins(
+    session: Session, client: Any, make: Make
+) -> None:
+    """Else it would come again, as a message that somebody else has put there once more."""
+    handover = make(client)
+    run_id, other = deliver(session, client), deliver(session, client)
+    handover.hold(run_id, item(run_id))
+    claim(session, handover, run_id)
+    restore(client, QUEUE, (INBOX,))  # as it has connected anew
+    handover.secure(run_id)
+    assert client.lrange(QUEUE, 0, -1) == [item(other)]
+    assert has_left(session, run_id)
+    assert not handover.has(item(run_id).encode())
+
+
+def test_a_message_is_known_until_it_has_left(
+    session: Session, client: Any, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handover = make(client)
+    run_id = deliver(session, client)
+    handover.hold(run_id, item(run_id))
+    claim(session, handover, run_id)
+    known, remove = [], client.lrem
+
+    def look_and_remove(*arguments: Any) -> Any:
+        known.append(handover.has(item(run_id).encode()))
+        return remove(*arguments)
+
+    monkeypatch.setattr(client, "lrem", look_and_remove)
+    handover.secure(run_id)
+    assert known == [True]
+    assert not handover.has(item(run_id).encode())
+
+
+def test_what_is_settled_and_was_put_back_leaves_the_queue_but_for_a_message_that_is_held(
+    session: Session, client: Any, make: Make
+) -> None:
+    handover = make(client)
+    settled, held = deliver(session, client), deliver(session, client)
+    handover.hold(held, item(held))
+    restore(client, QUEUE, (INBOX,))
+    handover.settle(item(held).encode(), run_id=held)  # a copy that came and is gone
+    handover.settle(item(settled).encode(), run_id=settled)
+    handover.start()
+    until(lambda: has_left(session, settled), "it has left")
+    assert client.lrange(QUEUE, 0, -1) == [item(held)]
+    assert not has_left(session, held)
 
 
 def test_a_run_begins_where_only_the_answer_of_the_broker_was_lost(
