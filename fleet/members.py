@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import redis
+from redis.client import NEVER_DECODE
 from sqlmodel import Session, col, select
 
-from fleet import audit, clock, db, enrollment, inventory, keyring, names, policies, principals, tokens
+from fleet import audit, clock, db, enrollment, errors, inventory, keyring, names, policies, principals, tokens
 from fleet.broker import login
 from fleet.contracts.control import (
     ControlMessage,
@@ -25,7 +26,7 @@ from fleet.contracts.control import (
 )
 from fleet.keyring import Keyring
 from fleet.models import EnrollmentToken, Host, Membership, Principal
-from fleet.security import acl, broker_users
+from fleet.security import acl, broker_users, signing
 
 #: How long the broker user of an expired token stays: its host may still have to read the answer.
 _ANSWER_READ_WITHIN = timedelta(seconds=60)
@@ -175,6 +176,21 @@ def admit_host(client: "redis.Redis", host: Host, *, anew: bool = False) -> None
         broker_users.cut(client, user.name)
     broker_users.apply(client, [user])
     broker_users.save(client)
+
+
+def drop_former_words(session: Session, client: "redis.Redis", host: Host) -> None:
+    """Take out of a host's control list what was said to a former machine of that name, or to its former key.
+
+    Nothing of it is for this one, which would refuse each word on record. What was said to this one stays.
+    """
+    command: Any = client.execute_command
+    trust, key = keyring.believed(session), names.control(host.id)
+    # foreign bytes: a client that decodes would fail on them
+    for item in command("LRANGE", key, 0, -1, **{NEVER_DECODE: True}):
+        try:
+            signing.check_control(item, host.keys, trust=trust)
+        except errors.NotTrusted:
+            client.lrem(key, 1, item)
 
 
 def admit_principal(session: Session, client: "redis.Redis", name: str) -> Principal:

@@ -29,6 +29,7 @@ from fleet import (
 )
 from fleet.broker import login
 from fleet.broker.connection import connect
+from fleet.contracts.control import InventoryRequested
 from fleet.contracts.enrollment import EnrollmentAnswer, EnrollmentRequest, SealedRequest, SignedAnswer, SignedRequest
 from fleet.dispatch import membership
 from fleet.keyring import Keyring, Keyrings
@@ -252,6 +253,19 @@ def rotate(engine: Engine, keys: Path) -> Keyring:
     """Make the next key, as another process does."""
     with db.session(engine) as session:
         return keyring.rotate(session, keys, by="alice")
+
+
+def test_a_host_that_is_enrolled_anew_finds_no_words_for_its_former_key(
+    desk: EnrollmentDesk, engine: Engine, server: Broker, caller: "redis.Redis"
+) -> None:
+    """It would refuse each of them, on record."""
+    desk.start()
+    joining.join(create(engine, server), host="edge-7", version="0.1.0", patience=LONG)
+    with db.session(engine) as session:
+        members.tell(session, caller, RING, {"edge-7": InventoryRequested()})
+    assert caller.llen(names.control("edge-7")) == 1
+    joining.join(create(engine, server, host_id="edge-7"), host="edge-7", version="0.1.0", patience=LONG)
+    assert caller.llen(names.control("edge-7")) == 0
 
 
 def test_a_host_that_joins_right_after_a_key_was_made_hears_of_that_key(

@@ -139,6 +139,17 @@ def test_only_members_are_told_and_by_the_key_that_they_have_for_certain(
     assert client.keys("fleet:h:*:ctl") == [names.control("edge-1")]
 
 
+def test_what_was_said_to_a_former_machine_is_dropped_and_nothing_else(session: Session, client: "redis.Redis") -> None:
+    enroll(session, "edge-1")
+    key, host = names.control("edge-1"), inventory.host(session, "edge-1")
+    members.tell(session, client, RING, {"edge-1": InventoryRequested()})
+    [kept] = client.lrange(key, 0, -1)
+    for former in (RING.word(factories.key("a former machine").public, InventoryRequested()), b"\xff\xfe", "[]"):
+        client.lpush(key, former, former)
+    members.drop_former_words(session, client, host)
+    assert client.lrange(key, 0, -1) == [kept]
+
+
 def test_a_revoked_hosts_belongings_are_gone_from_the_broker(session: Session, client: "redis.Redis") -> None:
     for host in ("edge-1", "edge-10"):
         enroll(session, host)

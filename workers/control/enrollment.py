@@ -137,6 +137,7 @@ class EnrollmentDesk:
             host = inventory.host(session, host_id)
             if key in host.keys:
                 members.admit_host(self._client, host, anew=anew)
+                members.drop_former_words(session, self._client, host)
                 inventory.publish_hosts(session, self._client, host_id)
 
     def _ring(self) -> Keyring:
