@@ -28,6 +28,8 @@ from fleet.keyring import Keyring
 from fleet.models import EnrollmentToken, Host, Membership, Principal
 from fleet.security import acl, broker_users, signing
 
+#: Words that lie for a host that is enrolled anew are looked at one by one up to so many: each costs a signature.
+_MOST_WORDS = 1000
 #: How long the broker user of an expired token stays: its host may still have to read the answer.
 _ANSWER_READ_WITHIN = timedelta(seconds=60)
 #: How long a host that is put out has to hear of it before its connections are cut.
@@ -181,10 +183,14 @@ def admit_host(client: "redis.Redis", host: Host, *, anew: bool = False) -> None
 def drop_former_words(session: Session, client: "redis.Redis", host: Host) -> None:
     """Take out of a host's control list what was said to a former machine of that name, or to its former key.
 
-    Nothing of it is for this one, which would refuse each word on record. What was said to this one stays.
+    Nothing of it is for this one, which would refuse each word on record. What was said to this one stays, unless
+    somebody has filled the list: it goes as a whole then, and the host learns at its start what it has to know.
     """
     command: Any = client.execute_command
     trust, key = keyring.believed(session), names.control(host.id)
+    if command("LLEN", key) > _MOST_WORDS:
+        client.delete(key)
+        return
     # foreign bytes: a client that decodes would fail on them
     for item in command("LRANGE", key, 0, -1, **{NEVER_DECODE: True}):
         try:
