@@ -60,7 +60,7 @@ KEYS = (
         writer="principals, control",
         reader="host X",
         ttl="none",
-        may={"host": "blmove lrange lrem", "principal": "lpush", "control": "lpush lpos del"},
+        may={"host": "blmove lrange lrem", "principal": "lpush", "control": "lpush lpos lrange lrem del"},
     ),
     Key(
         name="fleet:h:X:dead",

@@ -154,11 +154,13 @@ def enroll(stage: Stage) -> None:
         joined = pool.submit(
             joining.join, text, host="h2", version="test", patience=timedelta(seconds=stage.patience / 4)
         )
+        stage.admin.lpush(names.control("h2"), "said to a former machine")
         desk = EnrollmentDesk(engine=engine, client=client, keyrings=factories.HeldKeyrings())
         answer = None
         while answer is None and not joined.done():
             answer = (item := desk._take()) and desk.serve(item)
         assert joined.result().host == "h2"
+        assert not stage.admin.exists(names.control("h2"))
 
 
 def set_the_broker_up(stage: Stage) -> None:
