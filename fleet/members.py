@@ -188,11 +188,12 @@ def drop_former_words(session: Session, client: "redis.Redis", host: Host) -> No
     """
     command: Any = client.execute_command
     trust, key = keyring.believed(session), names.control(host.id)
-    if command("LLEN", key) > _MOST_WORDS:
+    # foreign bytes: a client that decodes would fail on them
+    items = command("LRANGE", key, 0, _MOST_WORDS, **{NEVER_DECODE: True})
+    if len(items) > _MOST_WORDS:
         client.delete(key)
         return
-    # foreign bytes: a client that decodes would fail on them
-    for item in command("LRANGE", key, 0, -1, **{NEVER_DECODE: True}):
+    for item in items:
         try:
             signing.check_control(item, host.keys, trust=trust)
         except errors.NotTrusted:
