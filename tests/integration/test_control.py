@@ -282,16 +282,24 @@ def test_both_brokers_say_whether_they_keep_what_they_are_given(any_broker: Brok
 
 def test_it_sends_again_what_the_broker_lost_and_ends_what_came_too_late(system: System) -> None:
     lost, late = names.new_run_id("edge-7"), names.new_run_id("edge-7")
+    message = {
+        "headers": {"id": lost},
+        "body": "[]",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+    }
+    system.sign(message)
+    item = json.dumps(message)
     with db.session(system.engine) as session:
         enrolled_at = clock.from_unix(time.time() - 3600)
         inventory.enroll_host(session, "edge-7", key=factories.key("edge-7").public, at=enrolled_at)
-        pushed = [factories.queued(lost, submitted_at=time.time() - 60)]
+        pushed = [factories.queued(lost, submitted_at=time.time() - 60, message=item)]
         pushed.append(factories.queued(late, submitted_at=time.time() - 60, not_after=time.time() - 30))
         runs.apply_many(session, pushed)
     with system.broker.connect() as client:
         client.lpush(names.queue("edge-7"), json.dumps({"body": late}))
         control = system.start_control()
-        until(lambda: client.lrange(names.queue("edge-7"), 0, -1) == [json.dumps({"body": lost})], "it is sent again")
+        until(lambda: client.lrange(names.queue("edge-7"), 0, -1) == [item], "it is sent again")
     until(lambda: system.record(late, state="expired").message is None, "its message is let go, as the last step")
     assert [event.event for event in until(lambda: system.life(lost), "it is on record")] == ["run.sent_again"]
     assert stop(control)[0] == 0
