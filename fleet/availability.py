@@ -55,7 +55,7 @@ def set(  # noqa: A001 - read as availability.set
     with opened() as control:
         for host in wanted:
             inventory.host(control.session, host)
-        now = _time(control.client)
+        now = clock.of_broker(control.client)
     for host in wanted:
         with opened() as control:
             _decide(control.session, host, availability, by=by, now=now, deadline=deadline)
@@ -119,9 +119,3 @@ def decision(host: Host, *, by: str) -> SetAvailability:
         by=by,
         decided_at=host.availability_at.timestamp() if host.availability_at else 0.0,
     )
-
-
-def _time(client: "redis.Redis") -> float:
-    measured: Any = client.time()
-    seconds, microseconds = measured
-    return float(seconds + microseconds / 1e6)

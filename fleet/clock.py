@@ -6,6 +6,7 @@ the two, measured by whoever has a connection in hand, and answers without a rou
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 #: Linux has a clock that counts time asleep, too; elsewhere CLOCK_MONOTONIC is the nearest there is.
 _ELAPSED: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -35,6 +36,17 @@ def from_unix(seconds: float) -> datetime:
     return moment
 
 
+def seconds(broker_time: tuple[int, int]) -> float:
+    """Return an answer of the broker's TIME, (unix seconds, microseconds), as unix seconds."""
+    whole, microseconds = broker_time
+    return float(whole + microseconds / 1e6)
+
+
+def of_broker(client: Any) -> float:
+    """Ask a broker for its time, and return it in unix seconds; raises redis-py's errors."""
+    return seconds(client.time())
+
+
 class BrokerClock:
     """The broker's time, extrapolated from the latest measurement by the monotonic clock.
 
@@ -46,8 +58,7 @@ class BrokerClock:
 
     def measure(self, broker_time: tuple[int, int]) -> None:
         """Take in an answer of TIME: (unix seconds, microseconds)."""
-        seconds, microseconds = broker_time
-        self._measured = (seconds + microseconds / 1e6, time.monotonic())
+        self._measured = (seconds(broker_time), time.monotonic())
 
     def now(self) -> float:
         """Return the broker's time in unix seconds."""

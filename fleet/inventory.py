@@ -80,20 +80,18 @@ def set_labels(session: Session, host_id: str, set: Mapping[str, str], unset: It
 
 def set_availability(
     session: Session, host_id: str, availability: Availability, *, at: datetime, deadline: datetime | None = None
-) -> bool:
-    """Note whether a host is to take new work, decided now; return whether that is new. See `fleet.availability`.
+) -> None:
+    """Note whether a host is to take new work, decided now. See `fleet.availability`.
 
     A decision is later than the one before it, also where two are made at once, or the broker's clock went back: hosts
     go by these moments, and one that has obeyed the later never obeys the earlier.
     """
     found = kept_still(session, host_id)
-    changed = found.availability != availability
     found.availability = availability.value
     before = found.availability_at
     found.availability_at = at if before is None else max(at, before + timedelta(microseconds=1))
     found.drain_deadline = deadline
     session.add(found)
-    return changed
 
 
 def enroll_host(

@@ -153,7 +153,7 @@ def _prepare(
             f"the control plane at {login.without(token.broker_url)} is not the one that made this token",
             remedy="nothing was said to it; make a token where the control plane runs that this host is to belong to",
         ) from exc
-    measured: Any = client.time()
+    asked_at = clock.of_broker(client)
     opener = Opener.generate()
     request = EnrollmentRequest(
         request_id=str(uuid.uuid4()),
@@ -161,7 +161,7 @@ def _prepare(
         secret=SecretStr(token.secret),
         host=host,
         version=version[:64],
-        not_after=measured[0] + measured[1] / 1e6 + patience.total_seconds() * _TAKEN_UP_WITHIN,
+        not_after=asked_at + patience.total_seconds() * _TAKEN_UP_WITHIN,
         key=key.public,
         answer_to=opener.public,
         broker_hash=login.hashed(password),

@@ -182,7 +182,7 @@ class Dispatcher:
         )
         if found:
             raise found
-        fit = Fit(member.identity, _seconds(time))
+        fit = Fit(member.identity, clock.seconds(time))
         if len(self._found_fit) > _MOST_REMEMBERED:
             self._found_fit.clear()
         if waiting < membership.MOST_WAITING // 2:  # a queue that is nearly full is looked at each time
@@ -240,7 +240,7 @@ class Dispatcher:
         if member is None:
             hint = errors.did_you_mean(host, self._enrolled()) or "`fleet task list` shows tasks and their hosts"
             raise errors.NotFound(f"no host named {host!r} is enrolled, so it has no tasks", remedy=hint)
-        now = _seconds(time)
+        now = clock.seconds(time)
         self.signer.require_valid(now=now)
         self.signer.require_address(member.identity)
         return host, member.identity, now
@@ -289,8 +289,3 @@ class Dispatcher:
             del pools[connection]
         self.app.close()
         self.redis.close()
-
-
-def _seconds(broker_time: tuple[int, int]) -> float:
-    seconds, microseconds = broker_time
-    return seconds + microseconds / 1e6

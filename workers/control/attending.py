@@ -5,7 +5,6 @@ of runs that were ended get their results. Cut off, it is the rescue that does t
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import redis
 from sqlalchemy import Engine
@@ -20,12 +19,6 @@ from workers.control.sending import Sending
 from workers.control.settling import Settling
 from workers.control.voice import Voice
 from workers.control.whereabouts import locate
-
-
-def broker_time(client: "redis.Redis") -> float:
-    """Return the broker's time in unix seconds."""
-    measured: Any = client.time()
-    return float(measured[0]) + float(measured[1]) / 1e6
 
 
 def standings(
@@ -65,7 +58,7 @@ class Attending:
         """Do what is to be done for these runs; raises redis-py's errors and Fleet's."""
         if not run_ids:
             return
-        now = broker_time(self._client)
+        now = clock.of_broker(self._client)
         with db.session(self._engine, write=False) as session:
             found = session.exec(select(Run).where(col(Run.id).in_(run_ids)).order_by(col(Run.id))).all()
             hosts = {run.host_id for run in found}

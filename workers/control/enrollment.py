@@ -109,11 +109,11 @@ class EnrollmentDesk:
         except ValueError as exc:  # pydantic's ValidationError is one; its text would repeat the secret
             self._refuse_malformed(item, _first_field(exc))
             return None
-        seconds, microseconds = self._time()
+        now = clock.of_broker(self._client)
         with db.session(self._engine) as session:
             enrollment.keep_still(session)
             ring = self._keyrings.current(session)
-            redemption = enrollment.redeem(session, request, ring=ring, broker_time=seconds + microseconds / 1e6)
+            redemption = enrollment.redeem(session, request, ring=ring, broker_time=now)
         answer, event = redemption
         log.info("enrollment.answered", host=answer.host, outcome=answer.outcome)
         if answer.outcome == "accepted":
@@ -158,10 +158,6 @@ class EnrollmentDesk:
     def _publish(self, event: AuditEvent | None) -> None:
         if event is not None:
             self._client.publish(names.WATCH, json.dumps(audit.to_wire(event)))
-
-    def _time(self) -> tuple[int, int]:
-        measured: Any = self._client.time()
-        return measured[0], measured[1]
 
 
 def _opened(item: bytes, ring: Keyring) -> EnrollmentRequest:

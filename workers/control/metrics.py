@@ -91,8 +91,7 @@ class FleetObserver:
             yield from _of_itself(self.own())
 
     def _fleet(self) -> Iterator[Metric]:
-        measured: Any = self.client.time()
-        now = clock.from_unix(measured[0] + measured[1] / 1e6)
+        now = clock.from_unix(clock.of_broker(self.client))
         with db.session(self.engine, write=False) as session:
             counted = _count(session, now)
         ids = sorted(host.id for host in counted.hosts)

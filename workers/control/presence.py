@@ -5,8 +5,6 @@ Moments are the broker's, as those of reports are. A heartbeat that names anothe
 through is taken for the nearest: no host is seen in the future, which it would not be offline before.
 """
 
-from typing import Any
-
 import redis
 from sqlalchemy import Engine, Table
 from sqlmodel import select
@@ -31,7 +29,7 @@ class PresenceSweep:
         with db.session(self._engine, write=False) as session:
             hosts = session.exec(select(Host.id).where(Host.membership == Membership.ACCEPTED)).all()
         beats = {host: beat.at for host, beat in presence.read(self._client, hosts).items() if beat is not None}
-        latest = self._broker_time()
+        latest = clock.of_broker(self._client)
         earliest = latest - PRESENCE_TTL.total_seconds()
         news = [
             {"id": host, "last_seen_at": clock.from_unix(min(max(at, earliest), latest))}
@@ -43,7 +41,3 @@ class PresenceSweep:
                 bulk.update(session, _TABLE, news, match={"id": "id"})
         self._seen = beats
         return len(news)
-
-    def _broker_time(self) -> float:
-        measured: Any = self._client.time()
-        return float(measured[0]) + float(measured[1]) / 1e6

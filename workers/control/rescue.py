@@ -19,7 +19,7 @@ from fleet import clock, db, logs
 from fleet.models import Host, Membership, Run, RunState
 from workers.control import judging, withdrawing
 from workers.control.asking import Asking
-from workers.control.attending import broker_time, standings
+from workers.control.attending import standings
 from workers.control.cancelling import Cancelling
 from workers.control.judging import WAIT, Decision, Standing, Step
 from workers.control.sending import Sending
@@ -111,7 +111,7 @@ class Rescue:
         self._resumed = False
 
     def _turn(self) -> None:
-        now = broker_time(self._client)
+        now = clock.of_broker(self._client)
         if not self._resumed:
             self._settling.resume(now=now)
             self._resumed = True
