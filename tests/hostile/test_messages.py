@@ -489,6 +489,8 @@ def nothing_is_sent(siege: Siege) -> Iterator[None]:
     """Whatever a test tries: no list has an item more at its end, and no audit event says anything."""
     siege.works()
     until(lambda: not siege.redis.llen(names.reports("p:alice")), "all is taken in")
+    inboxes = names.inbox("h1", 1).removesuffix("1") + "*"
+    until(lambda: not list(siege.redis.scan_iter(match=inboxes)), "what has run has left the inbox")
 
     def lists() -> dict[str, int]:
         """Return what waits, but for what h1 and the control plane say to each other about the run before."""

@@ -1,6 +1,7 @@
 """`fleet file` on a fleet as it runs: what waits says so, whoever answers reads why, and `explain` knows it before."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_explain_says_of_files_what_the_host_then_does(office: System, root: Pat
         for operation in ("ls", "get", "put")
         for path in (str(root / "app.conf"), str(root), f"{root}-not", "/etc/passwd")
     ]
+
+    def newest() -> str:
+        listed = json.loads(office.command("audit", "list", "--kind", "shell", "-n", "1", "-o", "json").stdout)
+        return str(listed[-1]["id"]) if listed else ""
+
+    def recorded_after(former: str) -> str:
+        """Return the newest session once it is another: whoever has the answer may be ahead of the record."""
+        found = newest()
+        return found if found != former else ""
+
     for operation, path in asked:
         words = ("--as", principal, "--host", "h1", "--file", operation, path)
         explained = json.loads(office.command("policy", "explain", *words, "-o", "json").stdout)
@@ -93,10 +104,9 @@ def test_explain_says_of_files_what_the_host_then_does(office: System, root: Pat
             office.command("approval", "deny", run, FLEET_PRINCIPAL="boss")
             process.communicate(timeout=30)
         else:
+            former = newest()
             done = office.command("file", operation, *source, path, *to, "--host", "h1", FLEET_PRINCIPAL=principal)
-            run = json.loads(office.command("audit", "list", "--kind", "shell", "-n", "1", "-o", "json").stdout)[-1][
-                "id"
-            ]
+            run = until(partial(recorded_after, former), "it is on record")
             assert ("not_in_allow_list" in done.stdout + done.stderr) is (explained["decision"] == "deny")
         recorded = session_of(office, run)
         assert recorded.argv[-1] == path
